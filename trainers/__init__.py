@@ -1,0 +1,1 @@
+"""How one trial is trained and measured: plain torch, no Ray, no Optuna, no W&B."""

@@ -1,0 +1,295 @@
+"""One trial, completely described: what ``python -m trainers.train config.yaml`` needs and nothing more.
+
+A space's parameter names are dotted paths into :class:`TrialConfig` (``model.backbone``, ``optimizer.lr``).
+Every class is frozen and refuses bad values with the rule and the value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+ARCHITECTURE_FIELDS: dict[str, tuple[str, ...]] = {
+    "unet": ("size", "base_channels"),
+    "deeplab": ("backbone", "weights", "aspp", "aspp_rates", "output_stride", "decoder_channels"),
+}
+"""The fields of :class:`ModelConfig` that each architecture reads; the others have no effect on it."""
+
+BACKBONES = ("resnet18", "vgg11_bn", "mobilenet_v3_small")
+UNET_SIZES = ("original", "medium", "small")
+OUTPUT_STRIDES = (8, 16, 32)
+DATASETS = ("scenes", "folder", "camvid", "floodnet", "voc")
+POLICIES = ("none", "light", "strong")
+LOSSES = ("cross_entropy",)
+CLASS_WEIGHTS = ("none", "inverse_frequency")
+OPTIMIZERS = ("adam", "sgd", "adamax")
+SCHEDULES = ("constant", "multistep", "cosine", "poly", "time_decay")
+PRECISIONS = ("auto", "fp32", "bf16")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be: the message names the setting, its value and what would be right."""
+
+
+def schema(cls: type) -> DictConfig:
+    """The typed OmegaConf node of a dataclass, open to overrides although the dataclass itself is frozen."""
+    node: DictConfig = OmegaConf.structured(cls)
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        OmegaConf.set_readonly(current, False)
+        pending += [child for child in (current._get_node(key) for key in current) if isinstance(child, DictConfig)]
+    return node
+
+
+def choose(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise :class:`ConfigError` unless ``value`` is one of ``choices``, naming the nearest one."""
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}; got {value!r}.{hint}")
+
+
+def require(rule: bool, name: str, wanted: str, value: object) -> None:
+    """Raise :class:`ConfigError` saying that ``name`` must be ``wanted`` unless ``rule`` holds."""
+    if not rule:
+        raise ConfigError(f"{name} must be {wanted}; got {value!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What is built. Which fields an architecture reads is in :data:`ARCHITECTURE_FIELDS`."""
+
+    architecture: str = "unet"
+    """``unet`` or ``deeplab``."""
+    size: str = "original"
+    """UNet: ``original``, ``medium`` or ``small``, the three published shapes."""
+    base_channels: int = 64
+    """UNet: channels of the first stage; 64 is the published width, and all stages scale with it."""
+    backbone: str = "resnet18"
+    """DeepLab: the torchvision feature extractor."""
+    weights: str = "none"
+    """DeepLab: initial backbone weights: ``none``, ``imagenet``, or the path of a state dict."""
+    aspp: bool = True
+    """DeepLab: atrous spatial pyramid pooling between backbone and head."""
+    aspp_rates: list[int] = field(default_factory=lambda: [6, 12, 18])
+    """DeepLab: dilation of the atrous branches of ASPP."""
+    output_stride: int = 16
+    """DeepLab: input size over feature map size at the end of the backbone: 8, 16 or 32."""
+    decoder_channels: int = 256
+    """DeepLab: channels of ASPP and head."""
+
+    def __post_init__(self) -> None:
+        choose("model.architecture", self.architecture, ARCHITECTURE_FIELDS)
+        choose("model.size", self.size, UNET_SIZES)
+        require(self.base_channels >= 1, "model.base_channels", "at least 1", self.base_channels)
+        choose("model.backbone", self.backbone, BACKBONES)
+        rates_ok = bool(self.aspp_rates) and all(rate >= 1 for rate in self.aspp_rates)
+        require(rates_ok, "model.aspp_rates", "a non-empty list of rates of at least 1", self.aspp_rates)
+        require(self.output_stride in OUTPUT_STRIDES, "model.output_stride", "8, 16 or 32", self.output_stride)
+        require(self.decoder_channels >= 1, "model.decoder_channels", "at least 1", self.decoder_channels)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that make this architecture what it is: two equal identities build the same layers.
+
+        ``weights`` is left out: it changes the numbers in the layers, not the layers.
+        """
+        read = (name for name in ARCHITECTURE_FIELDS[self.architecture] if name != "weights")
+        return {"architecture": self.architecture} | {name: getattr(self, name) for name in read}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Images and masks, and the size they are packed at."""
+
+    name: str = "scenes"
+    """``scenes`` (built in), ``folder``, ``camvid``, ``floodnet`` or ``voc``."""
+    root: str | None = None
+    """Where the data set lies; every set but ``scenes`` needs it."""
+    height: int = 96
+    """Height in pixels that images and masks are resized to when packed."""
+    width: int = 128
+    """Width in pixels that images and masks are resized to when packed."""
+    crop: int | None = None
+    """Side in pixels of the random square crops trained on; none trains on whole images."""
+    val_fraction: float | None = None
+    """Share of the training images held out for validation; none uses the set's own held-out split."""
+    split_seed: int = 0
+    """Seed of the held-out choice; for ``scenes`` also the seed of the pictures."""
+    max_images: int | None = None
+    """Use at most this many images of each split (the first by name); none uses all."""
+    classes: str | None = None
+    """``folder``: the class file, by default ``<root>/classes.csv``."""
+    on_error: str = "fail"
+    """``fail`` at bad pairs after listing them all, or ``skip`` them and say so."""
+    cache: str | None = None
+    """Folder of the packed files, by default ``segmentation-search`` in the user's cache folder."""
+
+    def __post_init__(self) -> None:
+        choose("data.name", self.name, DATASETS)
+        require(self.root is not None or self.name == "scenes", "data.root", f"set for data={self.name}", self.root)
+        require(self.height >= 16, "data.height", "at least 16", self.height)
+        require(self.width >= 16, "data.width", "at least 16", self.width)
+        if self.crop is not None:
+            require(self.crop >= 16, "data.crop", "at least 16 or null", self.crop)
+            fits = self.crop <= min(self.height, self.width)
+            size = f"at most the packed image size {self.height} x {self.width} (data.height x data.width)"
+            require(fits, "data.crop", size, self.crop)
+        if self.val_fraction is not None:
+            require(0 < self.val_fraction < 1, "data.val_fraction", "between 0 and 1, both excluded", self.val_fraction)
+        if self.max_images is not None:
+            require(self.max_images >= 2, "data.max_images", "at least 2 or null", self.max_images)
+        choose("data.on_error", self.on_error, ("fail", "skip"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """How training images are varied."""
+
+    policy: str = "light"
+    """``none``, ``light`` (flips) or ``strong`` (flips, scale, rotation, colour, noise)."""
+
+    def __post_init__(self) -> None:
+        choose("augmentation.policy", self.policy, POLICIES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """What is minimised."""
+
+    name: str = "cross_entropy"
+    """``cross_entropy``."""
+    class_weights: str = "none"
+    """``none`` or ``inverse_frequency`` (over the training pixels, mean 1 over the classes present)."""
+
+    def __post_init__(self) -> None:
+        choose("loss.name", self.name, LOSSES)
+        choose("loss.class_weights", self.class_weights, CLASS_WEIGHTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How it is minimised."""
+
+    name: str = "adam"
+    """``adam``, ``sgd`` or ``adamax``."""
+    lr: float = 1e-3
+    """Initial learning rate."""
+    momentum: float = 0.0
+    """SGD: momentum."""
+    weight_decay: float = 0.0
+    """L2 penalty."""
+
+    def __post_init__(self) -> None:
+        choose("optimizer.name", self.name, OPTIMIZERS)
+        require(0 < self.lr < float("inf"), "optimizer.lr", "positive and finite", self.lr)
+        require(0 <= self.momentum < 1, "optimizer.momentum", "in [0, 1)", self.momentum)
+        require(self.weight_decay >= 0, "optimizer.weight_decay", "at least 0", self.weight_decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """How the learning rate changes over a trial."""
+
+    name: str = "constant"
+    """``constant``, ``multistep``, ``cosine``, ``poly`` or ``time_decay``."""
+    milestones: list[int] = field(default_factory=lambda: [20, 40, 60])
+    """Multistep: epochs after which the rate is multiplied by ``gamma``."""
+    gamma: float = 0.3
+    """Multistep: the factor."""
+    power: float = 0.9
+    """Poly: lr (1 - step / steps) ** power."""
+    decay: float = 1e-3
+    """Time decay: lr / (1 + decay step), as Keras' ``decay``; a step is one batch."""
+
+    def __post_init__(self) -> None:
+        choose("schedule.name", self.name, SCHEDULES)
+        rising = all(a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
+        positive = all(milestone >= 1 for milestone in self.milestones)
+        require(rising and positive, "schedule.milestones", "rising epochs of at least 1", self.milestones)
+        require(0 < self.gamma <= 1, "schedule.gamma", "in (0, 1]", self.gamma)
+        require(self.power > 0, "schedule.power", "positive", self.power)
+        require(self.decay >= 0, "schedule.decay", "at least 0", self.decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long, on what, and from which seed."""
+
+    epochs: int = 50
+    """Full budget of a trial in passes over the training images."""
+    batch_size: int = 16
+    """Images per optimizer step."""
+    seed: int = 0
+    """Seed of weights, batch order and augmentation."""
+    precision: str = "auto"
+    """``fp32``, ``bf16`` (autocast, channels last), or ``auto``: the faster one, measured per architecture."""
+    device: str = "auto"
+    """``cpu``, ``cuda``, or ``auto``: a GPU when there is one."""
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "training.epochs", "at least 1", self.epochs)
+        require(self.batch_size >= 1, "training.batch_size", "at least 1", self.batch_size)
+        require(0 <= self.seed < 2**31, "training.seed", "in [0, 2^31)", self.seed)
+        choose("training.precision", self.precision, PRECISIONS)
+        choose("training.device", self.device, DEVICES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """Everything that decides the outcome of one trial."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:
+        """Build from nested dicts; missing fields keep their defaults.
+
+        Raises:
+            ConfigError: an unknown field, a value of the wrong type, or one out of range.
+        """
+        try:
+            merged = OmegaConf.merge(schema(cls), OmegaConf.create(dict(values)))
+            config = OmegaConf.to_object(merged)
+        except OmegaConfBaseException as error:
+            raise ConfigError(str(error).strip()) from error
+        assert isinstance(config, cls)
+        return config
+
+    @classmethod
+    def load(cls, path: Path) -> TrialConfig:
+        """Read a YAML file written by :meth:`save` or by hand."""
+        return cls.from_dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+
+    def save(self, path: Path) -> None:
+        """Write as YAML."""
+        OmegaConf.save(OmegaConf.create(self.to_dict()), path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dicts, as :meth:`from_dict` reads them."""
+        return dataclasses.asdict(self)
+
+    def replace(self, assignment: Mapping[str, Any]) -> TrialConfig:
+        """A copy with the dotted paths of ``assignment`` set, e.g. ``{"optimizer.lr": 1e-3}``."""
+        values = self.to_dict()
+        for path, value in assignment.items():
+            *groups, leaf = path.split(".")
+            node = values
+            for group in groups:
+                node = node[group]
+            node[leaf] = value
+        return TrialConfig.from_dict(values)
