@@ -1,0 +1,1 @@
+"""Which trials are worth running, and what came of them: sampling, stopping, results and the report."""

@@ -1,0 +1,147 @@
+"""Where everything of one run lies: the one place that knows the names inside ``runs/<name>/``."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from search import columns
+from search.results import read_table, sync_folder
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class RunError(ValueError):
+    """A run that cannot be used; the message says which, why and what to do."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The layout of one run on disk."""
+
+    path: Path
+
+    @classmethod
+    def named(cls, runs: Path, name: str) -> RunFolder:
+        """The folder of run ``name`` in ``runs``.
+
+        Raises:
+            RunError: a name that is not a plain file name of letters, digits, dots, dashes and underscores.
+        """
+        if not _NAME.fullmatch(name):
+            rule = "letters, digits, '.', '_' and '-' (at most 100, the first a letter or digit)"
+            raise RunError(f"A run's name consists of {rule}; got {name!r}.")
+        return cls(runs / name)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """The settings of the search."""
+        return self.path / "config.yaml"
+
+    @property
+    def data(self) -> Path:
+        """What the data set is and what trivial models reach on it (see :meth:`read_data`)."""
+        return self.path / "data.json"
+
+    @property
+    def storage(self) -> Path:
+        """Optuna's database."""
+        return self.path / "optuna.db"
+
+    @property
+    def results(self) -> Path:
+        """The Parquet tables."""
+        return self.path / "results"
+
+    @property
+    def trials(self) -> Path:
+        """One folder a trial: its configuration and checkpoints."""
+        return self.path / "trials"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.path / "report"
+
+    @property
+    def wandb(self) -> Path:
+        """What W&B keeps on disk."""
+        return self.path / "wandb"
+
+    @property
+    def ray(self) -> Path:
+        """Ray Tune's own state."""
+        return self.path / "ray"
+
+    @property
+    def log(self) -> Path:
+        """What the libraries said while the search ran."""
+        return self.path / "search.log"
+
+    def read_data(self) -> dict[str, Any]:
+        """What :meth:`write_data` wrote.
+
+        Raises:
+            RunError: the file is absent or not JSON.
+        """
+        try:
+            content: dict[str, Any] = json.loads(self.data.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise RunError(
+                f"{self.path} is not a run that started: {self.data.name} cannot be read ({error})."
+            ) from error
+        return content
+
+    def write_data(self, content: Mapping[str, Any]) -> None:
+        """Record the data set and the space's question, atomically, for the report.
+
+        Keys: ``name``, ``question``, ``classes`` (list of ``name`` and ``color``), ``num_train``, ``num_val``,
+        ``height``, ``width``, ``notes``, ``parameters`` (dotted paths of the space), ``references`` (list of
+        ``label`` and ``miou`` of models that learned nothing) and ``constraints``.
+        """
+        write_text_atomically(self.data, json.dumps(content, indent=1))
+
+    def read_trials(self) -> pa.Table:
+        """The ``trials`` table."""
+        return read_table(self.results / "trials")
+
+    def read_epochs(self) -> pa.Table:
+        """The ``epochs`` table."""
+        return read_table(self.results / "epochs")
+
+    def read_architectures(self) -> pa.Table:
+        """The ``architectures`` table."""
+        return read_table(self.results / "architectures", columns.architectures_schema())
+
+
+def latest_run(runs: Path) -> RunFolder:
+    """The run started last.
+
+    Raises:
+        RunError: there is none.
+    """
+    started = [path.parent for path in runs.glob("*/config.yaml")]
+    if not started:
+        raise RunError(f"There is no run in {runs}. Start one with: python -m search.run")
+    return RunFolder(max(started, key=lambda path: (path / "config.yaml").stat().st_mtime))
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write so that a reader sees the old text or the new one, and a power cut loses neither."""
+    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with hidden.open("w") as stream:
+        stream.write(text)
+    hidden.rename(path)
+    sync_folder(path.parent)
