@@ -1,0 +1,320 @@
+"""The settings of a search, and their way from the command line to dataclasses (Hydra, once, at the door)."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from spaces import Space, SpaceError, shipped_spaces
+from trainers.config import ARCHITECTURE_FIELDS, ConfigError, TrialConfig, choose, require, schema
+
+SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
+SCHEDULERS = ("asha", "none")
+TRACKING_MODES = ("auto", "online", "offline", "off")
+DATA_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "scenes": {},
+    "folder": {"height": 256, "width": 256},
+    "camvid": {"height": 180, "width": 240},
+    "floodnet": {"height": 192, "width": 256},
+    "voc": {"height": 128, "width": 128},
+}
+"""The options of the group ``data`` and what each presets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """Which configuration is tried next."""
+
+    name: str = "tpe"
+    """``tpe`` (multi-objective TPE), ``nsga2``, ``gp``, ``random`` or ``grid`` (all of a finite space)."""
+    startup_trials: int = 10
+    """Trials drawn at random before the model of ``tpe`` or ``gp`` is asked."""
+
+    def __post_init__(self) -> None:
+        choose("sampler.name", self.name, SAMPLERS)
+        require(self.startup_trials >= 1, "sampler.startup_trials", "at least 1", self.startup_trials)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerConfig:
+    """Which trials are stopped early."""
+
+    name: str = "asha"
+    """``asha`` (asynchronous successive halving on mIoU) or ``none``."""
+    eta: int = 3
+    """The best 1/eta of those that reached a rung go on."""
+    grace_epochs: int = 1
+    """First rung in epochs; the next ones lie at eta times the one before."""
+
+    def __post_init__(self) -> None:
+        choose("scheduler.name", self.name, SCHEDULERS)
+        require(self.eta >= 2, "scheduler.eta", "at least 2", self.eta)
+        require(self.grace_epochs >= 1, "scheduler.grace_epochs", "at least 1", self.grace_epochs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourcesConfig:
+    """What one trial may use; unset values are found from the machine."""
+
+    cpus_per_trial: int | None = None
+    """CPU cores, also the trial's number of threads."""
+    gpus_per_trial: float | None = None
+    """GPUs; below 1 several trials share one."""
+    max_concurrent_trials: int | None = None
+    """At most this many trials at a time; none lets the cluster decide."""
+
+    def __post_init__(self) -> None:
+        cpus, gpus, trials = self.cpus_per_trial, self.gpus_per_trial, self.max_concurrent_trials
+        require(cpus is None or cpus >= 1, "resources.cpus_per_trial", "at least 1", cpus)
+        whole = gpus is None or 0 <= gpus <= 1 or float(gpus).is_integer()
+        require(whole and (gpus is None or gpus >= 0), "resources.gpus_per_trial", "0 to 1, or whole", gpus)
+        require(gpus is None or gpus <= 1, "resources.gpus_per_trial", "at most 1 (a trial trains on one GPU)", gpus)
+        require(trials is None or trials >= 1, "resources.max_concurrent_trials", "at least 1", trials)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstraintsConfig:
+    """Hard limits: an architecture beyond one is never trained."""
+
+    latency_ms: float | None = None
+    """Largest median latency on the target device."""
+    size_mb: float | None = None
+    """Largest size of the weights in 10^6 bytes."""
+    params: int | None = None
+    """Largest number of trainable parameters."""
+
+    def __post_init__(self) -> None:
+        for name, limit in self.limits().items():
+            require(limit > 0, f"constraints.{name}", "positive", limit)
+
+    def limits(self) -> dict[str, float]:
+        """Column name to limit, for the limits that are set."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyConfig:
+    """How latency is measured: as the model will be served."""
+
+    device: str = "auto"
+    """``cpu``, ``cuda``, or ``auto``: where the trials train."""
+    batch: int = 1
+    """Images per forward pass."""
+    precision: str = "fp32"
+    """``fp32`` or ``bf16``."""
+
+    def __post_init__(self) -> None:
+        choose("latency.device", self.device, ("auto", "cpu", "cuda"))
+        require(self.batch >= 1, "latency.batch", "at least 1", self.batch)
+        choose("latency.precision", self.precision, ("fp32", "bf16"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Weights & Biases."""
+
+    mode: str = "auto"
+    """``online``, ``offline``, ``off``, or ``auto``: online when logged in, else offline."""
+    project: str = "segmentation-search"
+    """W&B project."""
+    entity: str | None = None
+    """W&B user or team; none is the account's default."""
+
+    def __post_init__(self) -> None:
+        choose("tracking.mode", self.mode, TRACKING_MODES)
+        require(bool(self.project), "tracking.project", "a name", self.project)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """Where the trials run."""
+
+    name: str = "local"
+    """``local`` (this machine) or ``address`` (a running Ray cluster)."""
+    address: str | None = None
+    """Of ``address``: ``auto`` or ``<host>:<port>``."""
+
+    def __post_init__(self) -> None:
+        choose("cluster.name", self.name, ("local", "address"))
+        given = self.address is not None
+        require(given == (self.name == "address"), "cluster.address", "set exactly when cluster=address", self.address)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig(TrialConfig):
+    """All settings of a search; those of :class:`TrialConfig` are what trials have before the space varies them."""
+
+    space: Any = None
+    """Content of the chosen space file."""
+    space_name: str = "${hydra:runtime.choices.space}"
+    """Name of the chosen space file."""
+    num_trials: int = 20
+    """Trials to run; infeasible ones are not counted, since they cost nothing."""
+    seed: int = 0
+    """Seed of the sampler."""
+    runs: str = "runs"
+    """Folder of all runs."""
+    run: str | None = None
+    """Name of the run, by default space and time."""
+    resume: str | None = None
+    """Name of an interrupted run to continue, under its own settings."""
+    dry_run: bool = False
+    """Print what would run, and stop."""
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    constraints: ConstraintsConfig = field(default_factory=ConstraintsConfig)
+    latency: LatencyConfig = field(default_factory=LatencyConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        require(self.num_trials >= 1, "num_trials", "at least 1", self.num_trials)
+        require(0 <= self.seed < 2**31, "seed", "in [0, 2^31)", self.seed)
+
+    def base_trial(self, space: Space) -> TrialConfig:
+        """What every trial of the search has in common: these settings under the space's fixed values."""
+        names = [item.name for item in dataclasses.fields(TrialConfig)]
+        return TrialConfig(**{name: getattr(self, name) for name in names}).replace(space.fixed)
+
+
+def space_of(config: SearchConfig) -> Space:
+    """The space of a search, checked against what a trial has.
+
+    Raises:
+        SpaceError: the space is malformed, or it names or draws something without effect.
+    """
+    space = Space.from_dict(config.space_name, config.space)
+    space.check_paths(TrialConfig)
+    try:
+        base = config.base_trial(space)
+        for architecture in space.enumerate("model.") or []:
+            check_reads(space, architecture, base)
+    except ConfigError as error:
+        raise SpaceError(f"Space {space.name!r}: {error}") from error
+    return space
+
+
+def check_reads(space: Space, assignment: Mapping[str, Any], base: TrialConfig) -> None:
+    """Refuse a drawn model field that the drawn architecture does not read: two points would silently be one."""
+    model = base.replace(assignment).model
+    for path in assignment:
+        group, _, name = path.partition(".")
+        if group == "model" and name not in ("architecture", *ARCHITECTURE_FIELDS[model.architecture]):
+            readers = [key for key, names in ARCHITECTURE_FIELDS.items() if name in names]
+            raise SpaceError(
+                f"Space {space.name!r} draws {path!r} for model.architecture={model.architecture}, which does not "
+                f"read it. Add to it: when: {{model.architecture: [{', '.join(readers)}]}}"
+            )
+
+
+def load_config(path: Path) -> SearchConfig:
+    """The settings a run was started with."""
+    config = OmegaConf.to_object(OmegaConf.merge(schema(SearchConfig), OmegaConf.load(path)))
+    assert isinstance(config, SearchConfig)
+    return config
+
+
+def save_config(config: SearchConfig, path: Path) -> None:
+    """Write what :func:`load_config` reads."""
+    OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), path)
+
+
+HELP = """\
+Search architectures and hyperparameters of semantic segmentation; ends in a Pareto front and a report.
+
+  python -m search.run [GROUP=OPTION] [SETTING=VALUE] ...
+
+Groups and their options (--config-dir DIR adds yours: DIR/space/mine.yaml is space=mine)
+
+$APP_CONFIG_GROUPS
+Settings people change
+  num_trials=20                  trials to run
+  run=NAME                       name of the run; default: space and time
+  resume=NAME                    continue an interrupted run under its own settings
+  data.root=DIR                  where the data set lies (every set but scenes)
+  data.height=96 data.width=128  size that images are packed and trained at
+  training.epochs=50             full budget of a trial
+  training.batch_size=16         images per step
+  resources.cpus_per_trial=N     default: 1 on a CPU machine, else the GPU's share of the cores
+  resources.gpus_per_trial=0.5   several trials per GPU; default: 1 where there is a GPU
+  constraints.latency_ms=20      never train what is slower (also size_mb, params)
+  scheduler.name=none            no early stopping; also scheduler.eta, scheduler.grace_epochs
+  sampler.name=tpe               or nsga2, gp, random, grid
+  tracking.mode=offline          W&B: auto, online, offline, off
+All settings with their values: python -m search.run --cfg job
+
+Examples
+  python -m search.run                                              the built-in data set, minutes on a laptop
+  python -m search.run space=backbones data=folder data.root=~/mine num_trials=60 constraints.latency_ms=20
+  python -m search.run space=backbones data=camvid data.root=~/camvid dry_run=true
+"""
+
+
+def quiet_hydra(name: str, text: str) -> dict[str, Any]:
+    """Hydra's own settings of a command: its help text, and no files or logging of Hydra's."""
+    return {
+        "job": {"name": name, "chdir": False},
+        "run": {"dir": "."},
+        "output_subdir": None,
+        "help": {"template": text},
+    }
+
+
+QUIET_LOGGING = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
+"""Goes to the end of a command's defaults list."""
+
+
+def register() -> None:
+    """Make the settings, the data sets and the shipped spaces known to Hydra."""
+    store = ConfigStore.instance()
+    for name, content in shipped_spaces().items():
+        store.store(group="space", name=name, node=content)
+    for name, preset in DATA_DEFAULTS.items():
+        store.store(group="data", name=name, node={"name": name, **preset})
+    for name in ("local", "address"):
+        store.store(group="cluster", name=name, node={"name": name})
+    store.store(name="search_schema", node=schema(SearchConfig))
+    groups = [{"data": "scenes"}, {"cluster": "local"}, {"space": "quickstart"}]
+    defaults = ["search_schema", *groups, "_self_", *QUIET_LOGGING]
+    store.store(name="search", node={"defaults": defaults, "hydra": quiet_hydra("search", HELP)})
+
+
+def check_overrides(arguments: Sequence[str], known: DictConfig, groups: Sequence[str] = ()) -> None:
+    """Refuse a misspelt setting with the nearest known one, before Hydra refuses it without.
+
+    Raises:
+        ConfigError: a setting that is none.
+    """
+    settings = [*_dotted(known), *groups]
+    given = [item for item in arguments if "=" in item and not item.startswith("-")]
+    try:
+        overrides = OverridesParser.create().parse_overrides(given)
+    except OverrideParseException:
+        return  # Hydra's own message shows the place of a syntax error.
+    for override in overrides:
+        key = override.key_or_group
+        free = override.is_add() or key.split(".")[0] in ("space", "hydra") or key.startswith("hydra/")
+        if not free and key not in settings:
+            near = difflib.get_close_matches(key, settings, n=1)
+            hint = f"Did you mean {near[0]}?" if near else "All settings: python -m search.run --cfg job"
+            raise ConfigError(f"There is no setting {key!r}. {hint}")
+
+
+def _dotted(node: DictConfig, prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for key in map(str, node):
+        child = node._get_node(key)
+        names.append(prefix + key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            names += _dotted(child, f"{prefix}{key}.")
+    return names
