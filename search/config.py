@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from spaces import Space, SpaceError, shipped_spaces
-from trainers.config import ARCHITECTURE_FIELDS, ConfigError, TrialConfig, choose, require, schema
+from trainers.config import ARCHITECTURE_FIELDS, ConfigError, DataConfig, TrialConfig, choose, require, schema
 
 SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
 SCHEDULERS = ("asha", "none")
@@ -178,6 +178,7 @@ class SearchConfig(TrialConfig):
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.num_trials >= 1, "num_trials", "at least 1", self.num_trials)
         require(0 <= self.seed < 2**31, "seed", "in [0, 2^31)", self.seed)
 
@@ -202,6 +203,37 @@ def space_of(config: SearchConfig) -> Space:
     except ConfigError as error:
         raise SpaceError(f"Space {space.name!r}: {error}") from error
     return space
+
+
+def settle(config: SearchConfig, given: Collection[str]) -> SearchConfig:
+    """Give what the command line sets precedence over what the space fixes, and paths their absolute form.
+
+    Args:
+        config: the composed settings.
+        given: names of the settings given on the command line.
+
+    Raises:
+        SpaceError: a setting was given that the space draws.
+    """
+    space = Space.from_dict(config.space_name, config.space)
+    for path in given:
+        if path in space.paths:
+            entry = config.space["parameters"][path]
+            raise SpaceError(
+                f"{path} is drawn by space {space.name!r} ({entry}), so it cannot be set too. To narrow it, copy the "
+                f"space to DIR/space/mine.yaml, change it there, and run with --config-dir DIR space=mine."
+            )
+    fixed = {path: value for path, value in space.fixed.items() if path not in given}
+    return dataclasses.replace(config, space=dict(config.space) | {"fixed": fixed}, data=_absolute(config.data))
+
+
+def _absolute(data: DataConfig) -> DataConfig:
+    """Trials run in other working directories."""
+    paths = {name: getattr(data, name) for name in ("root", "classes", "cache")}
+    known: dict[str, Any] = {
+        name: str(Path(path).expanduser().absolute()) for name, path in paths.items() if path is not None
+    }
+    return dataclasses.replace(data, **known)
 
 
 def check_reads(space: Space, assignment: Mapping[str, Any], base: TrialConfig) -> None:
@@ -274,8 +306,8 @@ QUIET_LOGGING = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_
 """Goes to the end of a command's defaults list."""
 
 
-def register() -> None:
-    """Make the settings, the data sets and the shipped spaces known to Hydra."""
+def register() -> DictConfig:
+    """Make the settings, the data sets and the shipped spaces known to Hydra; returns the settings."""
     store = ConfigStore.instance()
     for name, content in shipped_spaces().items():
         store.store(group="space", name=name, node=content)
@@ -283,10 +315,12 @@ def register() -> None:
         store.store(group="data", name=name, node={"name": name, **preset})
     for name in ("local", "address"):
         store.store(group="cluster", name=name, node={"name": name})
-    store.store(name="search_schema", node=schema(SearchConfig))
+    settings = schema(SearchConfig)
+    store.store(name="search_schema", node=settings)
     groups = [{"data": "scenes"}, {"cluster": "local"}, {"space": "quickstart"}]
     defaults = ["search_schema", *groups, "_self_", *QUIET_LOGGING]
     store.store(name="search", node={"defaults": defaults, "hydra": quiet_hydra("search", HELP)})
+    return settings
 
 
 def check_overrides(arguments: Sequence[str], known: DictConfig, groups: Sequence[str] = ()) -> None:

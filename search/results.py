@@ -72,13 +72,18 @@ class Table:
         folder.mkdir(parents=True, exist_ok=True)
         self._finish_removals()
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """Names of the columns."""
+        return frozenset(self._schema.names)
+
     def append(self, row: Mapping[str, Any]) -> None:
         """Queue one row; columns not named become null.
 
         Raises:
             KeyError: a column that the schema does not have.
         """
-        unknown = row.keys() - set(self._schema.names)
+        unknown = row.keys() - self.columns
         if unknown:
             raise KeyError(f"table {self._folder.name} has no column {', '.join(sorted(unknown))}")
         self._waiting.append(row)

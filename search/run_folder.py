@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
 from search import columns
 from search.results import read_table, sync_folder
@@ -89,6 +91,26 @@ class RunFolder:
     def log(self) -> Path:
         """What the libraries said while the search ran."""
         return self.path / "search.log"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from running this run; the hold ends with this process, however it ends.
+
+        Raises:
+            RunError: another process holds it, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout as error:
+            raise RunError(f"Run {self.name!r} is being run by another process right now.") from error
+        except OSError as error:
+            raise RunError(
+                f"The run's folder {self.path} cannot be written: {error.strerror}. Set runs=<folder>."
+            ) from error
+        with lock:
+            yield
 
     def read_data(self) -> dict[str, Any]:
         """What :meth:`write_data` wrote.

@@ -15,6 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 ARCHITECTURE_FIELDS: dict[str, tuple[str, ...]] = {
     "unet": ("size", "base_channels"),
@@ -102,7 +103,8 @@ class ModelConfig:
 
         ``weights`` is left out: it changes the numbers in the layers, not the layers.
         """
-        read = (name for name in ARCHITECTURE_FIELDS[self.architecture] if name != "weights")
+        without = {"weights"} if self.aspp else {"weights", "aspp_rates"}
+        read = (name for name in ARCHITECTURE_FIELDS[self.architecture] if name not in without)
         return {"architecture": self.architecture} | {name: getattr(self, name) for name in read}
 
 
@@ -255,6 +257,11 @@ class TrialConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
+    def __post_init__(self) -> None:
+        # The pooled branch of ASPP is one value a channel and image: batch norm cannot train on one image.
+        alone = self.training.batch_size == 1 and self.model.architecture == "deeplab"
+        require(not alone, "training.batch_size", "at least 2 for model.architecture=deeplab", 1)
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:
         """Build from nested dicts; missing fields keep their defaults.
@@ -271,9 +278,17 @@ class TrialConfig:
         return config
 
     @classmethod
-    def load(cls, path: Path) -> TrialConfig:
-        """Read a YAML file written by :meth:`save` or by hand."""
-        return cls.from_dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+    def load(cls, path: Path, changes: DictConfig | None = None) -> TrialConfig:
+        """Read a YAML file written by :meth:`save` or by hand, with ``changes`` on top.
+
+        Raises:
+            ConfigError: not YAML, or as :meth:`from_dict`.
+        """
+        try:
+            content = OmegaConf.merge(OmegaConf.load(path), changes or {})
+        except (OmegaConfBaseException, YAMLError) as error:
+            raise ConfigError(f"{path} cannot be read as settings: {error}") from error
+        return cls.from_dict(OmegaConf.to_container(content))  # type: ignore[arg-type]
 
     def save(self, path: Path) -> None:
         """Write as YAML."""

@@ -1,0 +1,60 @@
+"""Connect to a Ray cluster: one started on this machine for the search, or a running one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# Left unset, Ray guesses it from files earlier clusters left in the home folder, and driver and cluster may differ.
+
+import ray
+
+
+class ClusterError(ValueError):
+    """A cluster that cannot be reached; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one machine of the cluster offers."""
+
+    cpus: int
+    gpus: int
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[tuple[Node, ...]]:
+    """The nodes of the cluster at ``address``, or of one started here (none) and stopped at the end.
+
+    Raises:
+        ClusterError: no cluster answers at ``address``.
+    """
+    try:
+        # "local" in words: without an address Ray would join any cluster it finds on this machine.
+        ray.init(
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        if address is None:
+            raise
+        raise ClusterError(
+            f"No Ray cluster answers at cluster.address={address}: {error}. "
+            "Start one with 'ray start --head', or leave cluster.address out to use this machine."
+        ) from error
+    try:
+        yield alive_nodes()
+    finally:
+        ray.shutdown()
+
+
+def alive_nodes() -> tuple[Node, ...]:
+    """The machines of the connected cluster."""
+    offered = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return tuple(Node(int(item.get("CPU", 0)), int(item.get("GPU", 0))) for item in offered)

@@ -1,0 +1,115 @@
+"""The terminal: one calm live view while the search runs; lines instead where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from search import columns
+from search.ledger import TrialRecord
+from search.objectives import non_dominated
+
+
+class ProgressView:
+    """Observer that shows trials by state, epochs, best mIoU, front size, elapsed and remaining time."""
+
+    def __init__(self, console: Console, title: str, num_trials: int, ended: list[dict[str, Any]]) -> None:
+        """``ended``: rows of ``trials`` from before, when a run is resumed."""
+        self._console, self._title, self._num_trials = console, title, num_trials
+        self._rows = list(ended)
+        self._running: dict[str, int] = {}
+        self._epochs = sum(row[columns.EPOCH] for row in ended)
+        self._before = self._taken()
+        self._started = time.monotonic()
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> ProgressView:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        """See Observer."""
+        self._running[trial.trial_id] = trial.epoch
+
+    def epoch_reported(self, trial: TrialRecord, row: Mapping[str, Any]) -> None:
+        """See Observer."""
+        self._running[trial.trial_id] = row[columns.EPOCH]
+        self._epochs += 1
+
+    def trial_ended(self, row: Mapping[str, Any]) -> None:
+        """See Observer."""
+        self._running.pop(row[columns.TRIAL_ID], None)
+        self._rows.append(dict(row))
+        if not self._console.is_terminal:
+            self._console.print(Text(self._line(row)), soft_wrap=True)
+
+    def _line(self, row: Mapping[str, Any]) -> str:
+        miou, reason = row.get(columns.MIOU), row.get(columns.REASON)
+        parts = [f"{row[columns.TRIAL_ID]} {row[columns.STATE]:<10}", f"epoch {row[columns.EPOCH]}"]
+        parts += [f"mIoU {miou:.3f}"] if miou is not None else []
+        parts += (
+            [f"{row[columns.LATENCY_MS]:.2f} ms", f"{row[columns.SIZE_MB]:.2f} MB"] if columns.SIZE_MB in row else []
+        )
+        parts += [str(reason).splitlines()[0]] if reason else []
+        return f"[{self._taken()}/{self._num_trials} {clock(self._elapsed())}] " + "  ".join(parts)
+
+    def _render(self) -> Group:
+        counts = Counter(row[columns.STATE] for row in self._rows)
+        states = [
+            f"{len(self._running)} running",
+            *(f"{counts[state]} {state}" for state in columns.STATES if counts[state]),
+        ]
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=self._num_trials, completed=self._taken(), width=30),
+            Text(f"{self._taken()}/{self._num_trials} trials   {'  '.join(states)}"),
+        )
+        return Group(Text(self._title, style="bold"), bar, Text(self._summary()), Text(self._times()))
+
+    def _summary(self) -> str:
+        done = [row for row in self._rows if row[columns.STATE] == columns.COMPLETED]
+        if not done:
+            return f"{self._epochs} epochs trained   no trial completed yet"
+        values = np.array([[row[name] for name in columns.OBJECTIVES] for row in done], dtype=float)
+        best = max(done, key=lambda row: row[columns.MIOU])
+        members = int(non_dominated(values).sum())
+        reached = f"best mIoU {best[columns.MIOU]:.3f} ({best[columns.TRIAL_ID]})"
+        return f"{self._epochs} epochs trained   {reached}   front of {members}"
+
+    def _times(self) -> str:
+        ended = self._taken() - self._before
+        left = self._num_trials - self._taken()
+        # Trials still running count as half done, which is right on average.
+        pace = self._elapsed() / (ended + len(self._running) / 2) if ended else None
+        remaining = "" if pace is None else f"   about {clock(pace * (left - len(self._running) / 2))} remaining"
+        return f"{clock(self._elapsed())} elapsed{remaining}"
+
+    def _taken(self) -> int:
+        """Trials that ended, infeasible ones left out, as in ``num_trials``."""
+        return sum(row[columns.STATE] != columns.INFEASIBLE for row in self._rows)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._started
+
+
+def clock(seconds: float) -> str:
+    """``m:ss`` or ``h:mm:ss``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,178 @@
+"""From settings to a search that can run: whatever can be checked without training is checked here, first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+import torch
+from rich.table import Table
+
+from cluster.connect import Node
+from search import columns
+from search.architectures import ArchitectureTable, architecture_key, describe_architecture
+from search.config import ConstraintsConfig, SearchConfig, save_config, space_of
+from search.engine import Search
+from search.ledger import Ledger, Observer, cell
+from search.resources import Share, share_of
+from search.results import Table as ResultTable
+from search.run_folder import RunFolder
+from search.sampler import Sampler
+from search.stopping import build_stopping
+from spaces import Parameter, Space
+from trainers.config import ConfigError, TrialConfig
+from trainers.datasets import SegmentationData, open_dataset
+from trainers.datasets.samples import count_classes
+from trainers.evaluation import constant_prediction_metrics
+from trainers.loop import untrained_metrics
+from trainers.models import check_weights
+from trainers.profiling import count_architecture
+
+PROFILED_AHEAD = 64
+"""Spaces with at most so many architectures are profiled whole before the search, others as they are drawn."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search that passed all checks; nothing of it is on disk yet but the packed data."""
+
+    config: SearchConfig
+    space: Space
+    base: TrialConfig
+    data: SegmentationData
+    share: Share
+    nodes: tuple[Node, ...]
+
+    @property
+    def architectures(self) -> list[TrialConfig]:
+        """One trial of each architecture to profile ahead; where they are too many, of the baselines alone."""
+        listed = self.space.enumerate("model.", PROFILED_AHEAD) or self.space.baselines
+        models = ({path: value for path, value in point.items() if path.startswith("model.")} for point in listed)
+        return [self.base.replace(model) for model in models]
+
+
+def plan_search(config: SearchConfig, nodes: tuple[Node, ...]) -> Plan:
+    """Check everything that can be checked without training; packs the data set on first use.
+
+    Raises:
+        SpaceError, ConfigError, DataError: what is wrong and what would be right.
+    """
+    space = space_of(config)
+    base = config.base_trial(space)
+    share = share_of(nodes, config.resources, config.training.device)
+    data = open_dataset(config.data)
+    plan = Plan(config, space, base, data, share, nodes)
+    for trial in plan.architectures or [base]:
+        check_weights(trial.model)
+    return plan
+
+
+def start_run(plan: Plan, run: RunFolder) -> None:
+    """Create the run's folder, with what a report needs to know besides results."""
+    for folder in (run.path, run.trials, run.results):
+        folder.mkdir(parents=True, exist_ok=True)
+    data = plan.data
+    run.write_data(
+        {
+            "name": data.name,
+            "question": plan.space.question,
+            "classes": [{"name": item.name, "color": list(item.color)} for item in data.classes],
+            "num_train": len(data.train),
+            "num_val": len(data.val),
+            "height": plan.config.data.height,
+            "width": plan.config.data.width,
+            "notes": list(data.notes),
+            "parameters": list(plan.space.paths),
+            "references": references(plan),
+            "constraints": plan.config.constraints.limits(),
+        }
+    )
+    save_config(plan.config, run.config)
+
+
+def build_search(plan: Plan, run: RunFolder, observers: Sequence[Observer], say: Callable[[str], None]) -> Search:
+    """Open the run's record, profile the architectures, and take up what an earlier process left.
+
+    Raises:
+        ConfigError: no architecture keeps the constraints; the message names the closest.
+    """
+    config, classes = plan.config, [item.name for item in plan.data.classes]
+    parameters = {parameter.path: column_type(parameter) for parameter in plan.space.parameters}
+    tables = {
+        "trials": columns.trials_schema(parameters, classes),
+        "epochs": columns.epochs_schema(classes),
+        "architectures": columns.architectures_schema(),
+    }
+    trials, epochs, profiles = (ResultTable(run.results / name, schema) for name, schema in tables.items())
+    architectures = ArchitectureTable(profiles, config.latency, config.constraints, plan.share, len(classes))
+    architectures.measure(plan.architectures, max(node.cpus for node in plan.nodes), say)
+    _require_feasible(architectures, config.constraints, plan)
+    return Search(
+        run=run,
+        base=plan.base,
+        num_trials=config.num_trials,
+        sampler=Sampler(run.storage, plan.space, config.sampler, config.seed),
+        stopping=build_stopping(config.scheduler, plan.base.training.epochs),
+        architectures=architectures,
+        ledger=Ledger(trials, epochs, observers),
+        trials=trials,
+    )
+
+
+def references(plan: Plan) -> list[dict[str, Any]]:
+    """What models that learned nothing reach on the validation set, as ``label`` and ``miou``."""
+    classes = plan.data.classes
+    pixels = count_classes(plan.data.val.masks)[: len(classes)]
+    commonest = int(pixels.argmax())
+    found = [
+        {"label": f"{classes[index].name} everywhere", "miou": constant_prediction_metrics(pixels, index).miou}
+        for index in dict.fromkeys((0, commonest))
+    ]
+    trial = (plan.architectures or [plan.base])[0]
+    task = ray.remote(_untrained_miou).options(num_cpus=plan.share.cpus, num_gpus=plan.share.gpus)
+    return [*found, {"label": "untrained model", "miou": ray.get(task.remote(trial, plan.share.cpus))}]
+
+
+def _untrained_miou(trial: TrialConfig, threads: int) -> float:
+    torch.set_num_threads(threads)
+    exact = trial.replace({"training.precision": "fp32"})
+    return untrained_metrics(exact, open_dataset(trial.data)).miou
+
+
+def column_type(parameter: Parameter) -> pa.DataType:
+    """The Parquet type that holds any value of the parameter; lists are stored as JSON."""
+    if parameter.distribution is not None:
+        return pa.int64() if parameter.distribution == "int_uniform" else pa.float64()
+    kind: pa.DataType = pa.array([cell(value) for value in parameter.values]).type
+    return kind
+
+
+def _require_feasible(architectures: ArchitectureTable, constraints: ConstraintsConfig, plan: Plan) -> None:
+    listed = plan.space.enumerate("model.", PROFILED_AHEAD) is not None
+    if not listed or any(architectures.reason(row) is None for row in architectures.rows):
+        return
+    closest = architectures.closest()
+    limits = ", ".join(f"{name}={limit:g}" for name, limit in constraints.limits().items())
+    raise ConfigError(
+        f"No architecture of space {plan.space.name!r} keeps constraints {limits}. The closest is "
+        f"{describe_architecture(closest[columns.ARCHITECTURE])} with latency_ms {closest[columns.LATENCY_MS]:.4g}, "
+        f"size_mb {closest[columns.SIZE_MB]:.4g}, params {closest[columns.PARAMS]}."
+    )
+
+
+def describe(plan: Plan) -> Table:
+    """The plan's architectures with what can be counted without running them."""
+    table = Table(title="Architectures", title_justify="left", box=None, pad_edge=False)
+    table.add_column("architecture")
+    for name in ("parameters", "size_mb", "million MACs"):
+        table.add_column(name, justify="right")
+    for trial in plan.architectures:
+        model, size = trial.model, trial.data
+        params, size_mb, macs = count_architecture(model, plan.data.num_classes, size.height, size.width)
+        table.add_row(
+            describe_architecture(architecture_key(trial)), f"{params:,}", f"{size_mb:.2f}", f"{macs / 1e6:,.0f}"
+        )
+    return table

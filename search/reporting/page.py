@@ -1,0 +1,121 @@
+"""The page: template, style, scripts and data put together into one file that needs nothing else."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+
+import plotly.offline
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from search import columns
+from search.reporting.payload import payload
+from search.reporting.record import Record
+from search.reporting.summary import settings_of, summarise
+from search.reporting.tables import architectures_table, class_iou, front_table, trials_table
+from search.reporting.wording import MISSING, moment, seconds, written
+
+_SCRIPTS = ("tables.js", "pareto.js", "curves.js", "page.js")
+
+
+def render_page(record: Record) -> str:
+    """The HTML of the report."""
+    summary = summarise(record)
+    environment = Environment(
+        loader=PackageLoader("search.reporting", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    environment.filters["written"] = lambda value, column: written(column, value)
+    template = environment.get_template("template.html")
+    return template.render(
+        record=record,
+        columns=columns,
+        header=_header(record),
+        summary=summary,
+        fixed=_fixed(record),
+        front=front_table(record),
+        heat=class_iou(record),
+        trials=trials_table(record),
+        architectures=architectures_table(record),
+        conditions=_latency_conditions(record),
+        commands=_commands(record),
+        payload=payload(record, summary),
+        settings_of=lambda row: settings_of(record, row),
+        style=_asset("style.css"),
+        script=Markup("\n").join(_asset(name) for name in _SCRIPTS),
+        plotly=Markup(plotly.offline.get_plotlyjs()),
+    )
+
+
+def _asset(name: str) -> Markup:
+    """A file of this package, to go into the page as it is."""
+    return Markup(files("search.reporting").joinpath(name).read_text(encoding="utf-8"))
+
+
+def _header(record: Record) -> list[tuple[str, str]]:
+    """What was searched on what, when and where, as term and description; unknown ones are left out."""
+    data, settings = record.data, record.settings
+    name = {key: settings.get(key, {}).get("name") for key in ("sampler", "scheduler") if settings.get(key)}
+    search = ", ".join(f"{key} {value}" for key, value in name.items() if value)
+    sizes = f"{data['num_train']:,} training and {data['num_val']:,} validation images, "
+    pairs = [
+        ("Data", f"{data['name']}: {sizes}{data['height']} × {data['width']} pixels"),
+        ("Search", search + (f", seed {settings['seed']}" if "seed" in settings else "")),
+        ("When", _when(record)),
+        ("Trained on", _distinct(record.trials, columns.DEVICE)),
+        ("Latency on", _distinct(record.architectures, columns.DEVICE_NAME)),
+        ("Limits", _limits(data.get("constraints") or {})),
+    ]
+    return [(term, text) for term, text in pairs if text]
+
+
+def _distinct(rows: list[dict[str, Any]], column: str) -> str:
+    return ", ".join(sorted({row[column] for row in rows if row[column]}))
+
+
+def _limits(constraints: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} ≤ {limit:,.10g}" for name, limit in constraints.items() if limit is not None)
+
+
+def _when(record: Record) -> str:
+    reported = [row[columns.REPORTED_AT] for rows in record.curves.values() for row in rows]
+    starts = [row[columns.STARTED_AT] for row in record.trials] + reported
+    ends = [row[columns.ENDED_AT] for row in record.trials] + reported
+    times: list[datetime] = sorted(time for time in starts + ends if time is not None)
+    if not times:
+        return ""
+    return f"{moment(times[0])}, for {seconds((times[-1] - times[0]).total_seconds())}"
+
+
+def _fixed(record: Record) -> list[tuple[str, str]]:
+    """Parameters of the space that came out the same in all trials."""
+    same = [path for path in record.parameters if path not in record.varying]
+    values = {path: [row[path] for row in record.trials if row[path] is not None] for path in same}
+    return [(path, written(path, value[0] if value else None)) for path, value in values.items()]
+
+
+def _latency_conditions(record: Record) -> list[str]:
+    """How latency was measured, one sentence part for each distinct condition."""
+    distinct = {
+        (
+            f"{row[columns.DEVICE_NAME] or MISSING} ({row[columns.DEVICE] or MISSING}), batch {row[columns.BATCH]}, "
+            f"{row[columns.HEIGHT]} × {row[columns.WIDTH]} pixels, {row[columns.PRECISION]}, "
+            f"torch {row[columns.TORCH_VERSION]}"
+        ): None
+        for row in record.architectures
+        if row[columns.LATENCY_MS] is not None
+    }
+    return list(distinct)
+
+
+def _commands(record: Record) -> dict[str, str]:
+    run = record.run
+    folder = "" if str(run.path.parent) == "runs" else f" {shlex.quote(f'runs={run.path.parent}')}"
+    return {
+        "report": f"python -m search.report run={run.name}{folder}",
+        "resume": f"python -m search.run resume={run.name}{folder}",
+    }

@@ -1,0 +1,171 @@
+// The Pareto plot, and what both charts share: theme, escaping, layout.
+
+function theme() {
+  const style = getComputedStyle(document.documentElement);
+  const read = (name) => style.getPropertyValue(`--${name}`).trim();
+  return { ink: read("ink"), muted: read("muted"), line: read("line"), page: read("page"), panel: read("panel"), accent: read("accent"), font: read("sans") };
+}
+
+// Plotly reads its texts as a subset of HTML; names are text.
+function plain(text) {
+  return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}
+
+function baseLayout(colors, xTitle, yTitle) {
+  const axis = { gridcolor: colors.line, zeroline: false, linecolor: colors.line, automargin: true, ticks: "outside", tickcolor: colors.line };
+  return {
+    font: { family: colors.font, color: colors.ink, size: 13 },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    margin: { l: 56, r: 16, t: 16, b: 48 },
+    hovermode: "closest",
+    hoverlabel: { bgcolor: colors.panel, bordercolor: colors.line, font: { color: colors.ink, family: colors.font }, align: "left" },
+    legend: { orientation: "h", x: 0, y: 1.01, yanchor: "bottom", itemsizing: "constant", font: { size: 12 } },
+    xaxis: { ...axis, title: { text: xTitle } },
+    yaxis: { ...axis, title: { text: yTitle } },
+  };
+}
+
+const CHART_OPTIONS = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+
+function describe(data, trial) {
+  const settings = trial.settings.map(([path, value]) => `${path} ${value}`);
+  const state = trial.epochs ? `${trial.state}, epoch ${trial.epoch} of ${trial.epochs}` : trial.state;
+  const roles = trial.front ? ["on the front", ...trial.roles].join(", ") : null;
+  const { miou, latency_ms, size_mb } = trial.shown;
+  return [`${trial.id} · ${data.labels[trial.label].name}`, state, roles, `mIoU ${miou}`, `${latency_ms} ms, ${size_mb} MB`, ...settings].filter(Boolean);
+}
+
+function hoverText(lines) {
+  const [first, ...rest] = lines.map(plain);
+  return [`<b>${first}</b>`, ...rest].join("<br>");
+}
+
+function drawable(trial, axis) {
+  return trial.miou !== null && trial[axis] > 0;
+}
+
+function bubbles(data, trials, axis, labelIndex, full, colors) {
+  const label = data.labels[labelIndex];
+  const largest = Math.max(...data.trials.map((trial) => trial.size_mb ?? 0));
+  return {
+    type: "scatter",
+    mode: "markers",
+    name: plain(label.name),
+    legendgroup: String(labelIndex),
+    showlegend: full || !data.trials.some((trial) => trial.label === labelIndex && trial.state === "completed" && drawable(trial, axis)),
+    x: trials.map((trial) => trial[axis]),
+    y: trials.map((trial) => trial.miou),
+    customdata: trials.map((trial) => trial.id),
+    hovertext: trials.map((trial) => hoverText(describe(data, trial))),
+    hoverinfo: "text",
+    marker: {
+      color: label.color,
+      symbol: full ? label.symbol : `${label.symbol}-open`,
+      size: trials.map((trial) => trial.size_mb ?? 0),
+      sizemode: "area",
+      sizeref: (2 * largest || 1) / 38 ** 2,
+      sizemin: 5,
+      opacity: trials.map((trial) => (trial.front ? 0.95 : full ? 0.5 : 0.6)),
+      line: { color: full ? colors.ink : label.color, width: trials.map((trial) => (trial.front ? 2 : full ? 0 : 1.2)) },
+    },
+  };
+}
+
+// The best mIoU among completed trials at or below each cost.
+function stepLine(trials, axis, colors) {
+  const sorted = [...trials].sort((a, b) => a[axis] - b[axis] || b.miou - a.miou);
+  const steps = [];
+  for (const trial of sorted) if (!steps.length || trial.miou > steps.at(-1).miou) steps.push(trial);
+  return {
+    type: "scatter",
+    mode: "lines",
+    name: "best at each cost",
+    x: [...steps.map((trial) => trial[axis]), ...(steps.length ? [sorted.at(-1)[axis]] : [])],
+    y: [...steps.map((trial) => trial.miou), ...(steps.length ? [steps.at(-1).miou] : [])],
+    line: { shape: "hv", color: colors.ink, width: 1.5 },
+    opacity: 0.7,
+    hoverinfo: "skip",
+  };
+}
+
+// Below the lines, where trials seldom are; lines that lie close together share one label.
+function referenceLabels(references, span, colors) {
+  const groups = [];
+  for (const reference of [...references].sort((a, b) => a.miou - b.miou)) {
+    const last = groups.at(-1);
+    if (last && reference.miou - last.top < 0.05 * span) {
+      last.lines.unshift(reference);
+      last.top = reference.miou;
+    } else {
+      groups.push({ bottom: reference.miou, top: reference.miou, lines: [reference] });
+    }
+  }
+  return groups.map((group) => ({
+    xref: "paper", x: 1, xanchor: "right", y: group.bottom, yanchor: "top", showarrow: false, align: "right",
+    text: group.lines.map((line) => plain(`${line.label} ${line.miou.toFixed(3)}`)).join("<br>"),
+    font: { size: 11, color: colors.muted },
+  }));
+}
+
+function referenceLines(references, colors) {
+  return references.map((reference) => ({
+    type: "line", xref: "paper", x0: 0, x1: 1, y0: reference.miou, y1: reference.miou, layer: "below",
+    line: { dash: "dash", width: 1, color: colors.muted },
+  }));
+}
+
+// Plotly labels a log axis 5, 10, 2, 5; people want whole numbers. Below a factor of two its own ticks are fine.
+function logTicks(values) {
+  const low = Math.min(...values), high = Math.max(...values);
+  if (!values.length || high / low < 2) return {};
+  const digits = high / low < 8 ? [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9] : high / low < 1e4 ? [1, 2, 5] : [1];
+  const ticks = [];
+  for (let power = Math.floor(Math.log10(low)) - 1; power <= Math.log10(high) + 1; power += 1) {
+    ticks.push(...digits.map((digit) => Number(`${digit}e${power}`)));
+  }
+  return { tickmode: "array", tickvals: ticks, ticktext: ticks.map(shortNumber) };
+}
+
+function shortNumber(value) {
+  const [scale, letter] = value >= 1e9 ? [1e9, " G"] : value >= 1e6 ? [1e6, " M"] : value >= 1e4 ? [1e3, " k"] : [1, ""];
+  return `${Number((value / scale).toPrecision(3))}${letter}`;
+}
+
+function ring(trial, axis, colors) {
+  return {
+    type: "scatter", mode: "markers", x: [trial[axis]], y: [trial.miou], hoverinfo: "skip", showlegend: false,
+    marker: { symbol: "circle-open", size: 48, color: colors.accent, line: { width: 3 } },
+  };
+}
+
+function drawPareto(element, data, state) {
+  const colors = theme();
+  const { axis } = state;
+  const heading = data.axes.find((entry) => entry.key === axis).heading;
+  const known = data.trials.filter((trial) => drawable(trial, axis));
+  const full = known.filter((trial) => trial.state === "completed");
+  const partial = state.stopped ? known.filter((trial) => trial.state !== "completed") : [];
+  const traces = [];
+  for (const [group, isFull] of [[partial, false], [full, true]]) {
+    data.labels.forEach((_, index) => {
+      const own = group.filter((trial) => trial.label === index);
+      if (own.length) traces.push(bubbles(data, own, axis, index, isFull, colors));
+    });
+  }
+  if (full.length) traces.unshift(stepLine(full, axis, colors));
+  const selected = [...full, ...partial].find((trial) => trial.id === state.selected);
+  if (selected) traces.push(ring(selected, axis, colors));
+  const layout = baseLayout(colors, `${heading} (log scale)`, "mIoU");
+  const heights = [...full, ...partial, ...data.references].map((entry) => entry.miou);
+  Object.assign(layout.xaxis, { type: "log" }, logTicks([...full, ...partial].map((trial) => trial[axis])));
+  layout.shapes = referenceLines(data.references, colors);
+  layout.annotations = referenceLabels(data.references, Math.max(...heights) - Math.min(...heights), colors);
+  layout.uirevision = axis;
+  if (!full.length && !partial.length) {
+    layout.annotations = [{ text: `No trial has mIoU and ${plain(heading)}`, showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }];
+    layout.shapes = [];
+  }
+  Plotly.react(element, traces, layout, CHART_OPTIONS);
+  return data.trials.length - known.length;
+}

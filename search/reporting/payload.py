@@ -1,0 +1,70 @@
+"""The data behind the page's charts, as plain JSON values with rounded numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from search import columns
+from search.objectives import Row
+from search.reporting.palette import style
+from search.reporting.record import Record, architecture_label, is_number
+from search.reporting.summary import Summary, settings_of
+from search.reporting.wording import heading, written
+
+AXES = (columns.LATENCY_MS, columns.SIZE_MB, columns.PARAMS, columns.TRAIN_TIME_S)
+"""What mIoU can be drawn against: costs, the smaller the better."""
+CURVES = (columns.MIOU, columns.TRAIN_LOSS, columns.VAL_LOSS)
+_CURVE_HEADINGS = {columns.MIOU: "validation mIoU", columns.TRAIN_LOSS: "training loss", columns.VAL_LOSS: "val. loss"}
+
+
+def payload(record: Record, summary: Summary) -> dict[str, Any]:
+    """Everything the charts need."""
+    labels = record.labels
+    front = {row[columns.TRIAL_ID] for row in record.front_rows}
+    roles = summary.roles()
+    return {
+        "axes": [{"key": key, "heading": heading(key)} for key in AXES],
+        "curve_metrics": [{"key": key, "heading": _CURVE_HEADINGS[key]} for key in CURVES],
+        "labels": [_label(index, label) for index, label in enumerate(labels)],
+        "references": [
+            {"label": entry["label"], "miou": _rounded(entry["miou"])}
+            for entry in record.data["references"]
+            if is_number(entry["miou"])
+        ],
+        "trials": [
+            _trial(record, row, labels)
+            | {"front": row[columns.TRIAL_ID] in front, "roles": roles.get(row[columns.TRIAL_ID], ())}
+            for row in record.trials
+        ],
+        "curves": {trial: _curve(rows) for trial, rows in record.curves.items()},
+    }
+
+
+def _label(index: int, name: str) -> dict[str, str]:
+    look = style(index)
+    return {"name": name, "color": look.color, "symbol": look.plotly_symbol}
+
+
+def _trial(record: Record, row: Row, labels: list[str]) -> dict[str, Any]:
+    numbers = {name: _rounded(row[name]) for name in (columns.MIOU, *AXES)}
+    shown = {name: written(name, row[name]) for name in (columns.MIOU, *AXES)}
+    return {
+        "id": row[columns.TRIAL_ID],
+        "state": row[columns.STATE],
+        "reason": row[columns.REASON],
+        "epoch": row[columns.EPOCH],
+        "epochs": row[columns.EPOCHS],
+        "label": labels.index(architecture_label(row)),
+        "settings": settings_of(record, row),
+        "shown": shown,
+    } | numbers
+
+
+def _curve(rows: list[Row]) -> dict[str, list[float | None]]:
+    epochs: list[float | None] = [row[columns.EPOCH] for row in rows]
+    return {columns.EPOCH: epochs} | {name: [_rounded(row[name]) for row in rows] for name in CURVES}
+
+
+def _rounded(value: Any) -> float | None:
+    """Five significant digits, more than any screen shows; None for what JSON has no number for."""
+    return float(f"{value:.5g}") if is_number(value) else None

@@ -1,0 +1,213 @@
+"""Made-up runs for the tests of the report, written through the tables and the layout of a real one."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from search import columns
+from search.results import Table
+from search.run_folder import RunFolder
+from trainers.config import TrialConfig
+
+START = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+CLASSES = ("background", "building", "vehicle, small", "<script>alert(1)</script>", "草地 ünïcode", 'a "pool"')
+PARAMETERS: Mapping[str, pa.DataType] = {
+    "model.architecture": pa.string(),
+    "model.size": pa.string(),
+    "model.base_channels": pa.int64(),
+    "model.backbone": pa.string(),
+    "model.aspp": pa.bool_(),
+    "loss.class_weights": pa.string(),
+    "optimizer.lr": pa.float64(),
+    "training.batch_size": pa.int64(),
+}
+REFERENCES = ({"label": "all <b>background</b>", "miou": 0.094}, {"label": "untrained model", "miou": 0.081})
+MOBILENET = "mobilenet_v3_small"
+PROFILES: Sequence[tuple[dict[str, Any], float, float, int]] = (
+    ({"model.architecture": "unet", "model.size": "small", "model.base_channels": 16}, 5.1, 1.03, 256_000),
+    ({"model.architecture": "unet", "model.size": "medium", "model.base_channels": 64}, 62.0, 30.8, 7_702_485),
+    ({"model.architecture": "deeplab", "model.backbone": "resnet18", "model.aspp": True}, 14.2, 51.9, 12_980_000),
+    ({"model.architecture": "deeplab", "model.backbone": "resnet18", "model.aspp": False}, 11.7, 45.0, 11_250_000),
+    ({"model.architecture": "deeplab", "model.backbone": MOBILENET, "model.aspp": True}, 4.3, 6.9, 1_730_000),
+    ({"model.architecture": "deeplab", "model.backbone": "vgg11_bn", "model.aspp": True}, 95.5, 40.2, 10_050_000),
+)
+EPOCHS = 9
+
+
+@dataclass
+class Sample:
+    """A run being written."""
+
+    run: RunFolder
+    trials: Table
+    epochs: Table
+    architectures: Table
+    random: random.Random = field(default_factory=lambda: random.Random(0))
+
+
+def begin_run(path: Path, *, classes: Sequence[str] = CLASSES, **data: Any) -> Sample:
+    """A run that has started and drawn nothing yet."""
+    run = RunFolder(path)
+    path.mkdir(parents=True)
+    run.config.write_text("num_trials: 40\nseed: 3\nsampler: {name: tpe}\nscheduler: {name: asha}\n")
+    run.write_data(
+        {
+            "name": "scenes",
+            "question": "Which <em>model</em> is worth its milliseconds & why?",
+            "classes": [{"name": name, "color": [40 * i, 200 - 30 * i, 90]} for i, name in enumerate(classes)],
+            "num_train": 1280,
+            "num_val": 160,
+            "height": 96,
+            "width": 128,
+            "notes": ["2 pairs left out: <img src=x onerror=alert(2)>.png"],
+            "parameters": list(PARAMETERS),
+            "references": list(REFERENCES),
+            "constraints": {"latency_ms": 80.0, "size_mb": None},
+        }
+        | data
+    )
+    return Sample(
+        run,
+        Table(run.results / "trials", columns.trials_schema(PARAMETERS, classes)),
+        Table(run.results / "epochs", columns.epochs_schema(classes)),
+        Table(run.results / "architectures", columns.architectures_schema()),
+    )
+
+
+def config_of(profile: Mapping[str, Any], lr: float) -> TrialConfig:
+    """The configuration of a trial that drew this architecture."""
+    return TrialConfig().replace({**profile, "optimizer.lr": lr, "training.epochs": EPOCHS})
+
+
+def add_architectures(sample: Sample) -> None:
+    """Profile the architectures; the last one breaks the latency limit."""
+    for profile, latency_ms, size_mb, params in PROFILES:
+        feasible = latency_ms <= 80
+        sample.architectures.append(
+            {
+                columns.ARCHITECTURE: json.dumps(config_of(profile, 1e-3).model.identity()),
+                columns.LATENCY_MS: latency_ms,
+                columns.LATENCY_P95_MS: latency_ms * 1.2,
+                columns.LATENCY_SPREAD: 0.034,
+                columns.SIZE_MB: size_mb,
+                columns.PARAMS: params,
+                columns.MACS: params * 900,
+                columns.BATCH: 1,
+                columns.HEIGHT: 96,
+                columns.WIDTH: 128,
+                columns.FEASIBLE: feasible,
+                columns.REASON: None if feasible else f"latency_ms {latency_ms} > 80",
+                columns.DEVICE: "cpu",
+                columns.DEVICE_NAME: "A <processor> of 2 cores",
+                columns.PRECISION: "fp32",
+                columns.TRAIN_PRECISION: "bf16",
+                columns.TORCH_VERSION: "2.15.0",
+            }
+        )
+    sample.architectures.flush()
+
+
+def add_epochs(sample: Sample, trial: str, number: int, top: float) -> list[dict[str, Any]]:
+    """Epochs 1 to ``number`` of a learning curve that ends near ``top``."""
+    names = [name.removeprefix("iou/") for name in sample.epochs.read().column_names if name.startswith("iou/")]
+    rows = []
+    for epoch in range(1, number + 1):
+        miou = max(0.0, top * (1 - math.exp(-0.5 * epoch)) + sample.random.gauss(0, 0.012))
+        row = {
+            columns.TRIAL_ID: trial,
+            columns.EPOCH: epoch,
+            columns.REPORTED_AT: START + timedelta(seconds=20 * epoch),
+            columns.MIOU: miou,
+            columns.MIOU_FOREGROUND: miou * 0.9,
+            columns.PIXEL_ACCURACY: min(1.0, miou + 0.25),
+            columns.MEAN_CLASS_ACCURACY: miou + 0.05,
+            columns.TRAIN_LOSS: 2 * math.exp(-0.3 * epoch) + 0.3,
+            columns.VAL_LOSS: 2 * math.exp(-0.25 * epoch) + 0.4,
+            columns.LR: 1e-3,
+            columns.EPOCH_TIME_S: 18.0,
+            columns.TRAIN_TIME_S: 18.0 * epoch,
+            columns.IMAGES_PER_S: 71.0,
+        }
+        spread = {columns.iou_column(name): max(0.0, miou - 0.08 * index) for index, name in enumerate(names)}
+        spread[columns.iou_column(names[-1])] = math.nan
+        rows.append(row | spread)
+        sample.epochs.append(rows[-1])
+    sample.epochs.flush()
+    return rows
+
+
+def add_trial(
+    sample: Sample, index: int, state: str, profile_index: int, *, epochs: int, top: float = 0.5, **values: Any
+) -> str:
+    """One trial with its epochs; ``values`` replace columns. Returns its id."""
+    trial = f"t{index:04d}"
+    profile, latency_ms, size_mb, params = PROFILES[profile_index]
+    lr = 10 ** sample.random.uniform(-3.5, -2)
+    config = config_of(profile, lr)
+    curve = add_epochs(sample, trial, epochs, top)
+    best = max(curve, key=lambda row: row[columns.MIOU], default={})
+    kept = {name: value for name, value in best.items() if name in sample.trials.read().column_names}
+    (sample.run.trials / trial).mkdir(parents=True, exist_ok=True)
+    config.save(sample.run.trials / trial / "config.yaml")
+    if state == columns.INTERRUPTED:
+        return trial
+    sample.trials.append(
+        kept
+        | profile
+        | {
+            columns.TRIAL_ID: trial,
+            columns.STATE: state,
+            columns.EPOCH: epochs,
+            columns.EPOCHS: EPOCHS,
+            columns.BEST_EPOCH: best.get(columns.EPOCH),
+            "loss.class_weights": sample.random.choice(["none", "inverse_frequency"]),
+            "optimizer.lr": lr,
+            "training.batch_size": 8,
+            columns.LATENCY_MS: latency_ms,
+            columns.LATENCY_P95_MS: latency_ms * 1.2,
+            columns.LATENCY_CPU_MS: latency_ms,
+            columns.SIZE_MB: size_mb,
+            columns.PARAMS: params,
+            columns.MACS: params * 900,
+            columns.SEED: index,
+            columns.TRAIN_TIME_S: 18.0 * epochs if epochs else None,
+            columns.STARTED_AT: START + timedelta(minutes=index),
+            columns.ENDED_AT: START + timedelta(minutes=index + 3),
+            columns.DEVICE: "cpu",
+            columns.ARCHITECTURE: json.dumps(config.model.identity()),
+            columns.CONFIG: json.dumps(config.to_dict()),
+        }
+        | values
+    )
+    sample.trials.flush()
+    return trial
+
+
+def full_run(path: Path) -> RunFolder:
+    """A run with every state, conditional parameters, missing values and names that are not harmless."""
+    sample = begin_run(path)
+    add_architectures(sample)
+    tops = (0.44, 0.58, 0.655, 0.64, 0.52)
+    for index in range(15):
+        shift = 0.03 * (index // 5)
+        add_trial(sample, index, columns.COMPLETED, index % 5, epochs=EPOCHS, top=tops[index % 5] - shift)
+    for index in range(15, 24):
+        reason = "stopped at a rung: not among the best third"
+        add_trial(sample, index, columns.STOPPED, index % 5, epochs=1 + 2 * (index % 2), top=0.3, reason=reason)
+    add_trial(sample, 24, columns.INFEASIBLE, 5, epochs=0, reason="latency_ms 95.5 > 80")
+    failure = 'RuntimeError: "boom" </script><script>document.title = "owned"</script>, second line\nof the reason'
+    add_trial(sample, 25, columns.FAILED, 2, epochs=2, top=0.2, reason=failure)
+    add_trial(sample, 26, columns.COMPLETED, 0, epochs=EPOCHS, top=0.4, miou=math.nan)
+    add_trial(sample, 27, columns.INTERRUPTED, 1, epochs=4, top=0.5)
+    orphan = add_trial(sample, 28, columns.INTERRUPTED, 2, epochs=2, top=0.5)
+    (sample.run.trials / orphan / "config.yaml").unlink()
+    return sample.run

@@ -1,0 +1,89 @@
+"""A trial on disk: ``last.pt`` to go on from, ``best.pt`` to keep; each appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read or belongs to another trial."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one trial in ``folder``."""
+
+    folder: Path
+
+    @property
+    def last(self) -> Path:
+        """Model, optimizer, schedule and the history of epochs after the last epoch."""
+        return self.folder / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """Model and metrics of the epoch with the highest mIoU."""
+        return self.folder / "best.pt"
+
+    def load_last(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What :meth:`save_last` stored, or none.
+
+        Raises:
+            CheckpointError: unreadable, or written under another configuration.
+        """
+        if not self.last.exists():
+            return None
+        content = load_checkpoint(self.last)
+        if content["config"] != dict(config):
+            raise CheckpointError(f"{self.last} belongs to another configuration: remove it or choose another folder.")
+        return content
+
+    def save_last(self, content: Mapping[str, Any]) -> None:
+        """Replace ``last.pt``; keys are whatever the loop needs, plus ``config``."""
+        self._save(content, self.last)
+
+    def save_best(self, content: Mapping[str, Any]) -> None:
+        """Replace ``best.pt``."""
+        self._save(content, self.best)
+
+    def remove_last(self) -> None:
+        """Forget how to go on: the trial's end is recorded."""
+        self.last.unlink(missing_ok=True)
+
+    def remove_all(self) -> None:
+        """Keep nothing of a trial that nobody will use."""
+        self.remove_last()
+        self.best.unlink(missing_ok=True)
+
+    def _save(self, content: Mapping[str, Any], path: Path) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        hidden = path.with_name(f".{path.name}.tmp")
+        with hidden.open("wb") as stream:
+            torch.save({"version": VERSION, **content}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        hidden.replace(path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, tensors and plain values only.
+
+    Raises:
+        CheckpointError: not a checkpoint, or of another version.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+    if not isinstance(content, dict) or content.get("version") != VERSION:
+        raise CheckpointError(f"{path} is not a checkpoint of version {VERSION}.")
+    return content

@@ -1,0 +1,217 @@
+"""Training one trial: set up, then epoch by epoch train, validate, checkpoint, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainers.augmentations import build_augmentation
+from trainers.batches import count_batches, evaluation_batches, normalise, training_batches
+from trainers.checkpoint import Checkpoints
+from trainers.config import ConfigError, TrialConfig
+from trainers.datasets import SegmentationData, Split
+from trainers.evaluation import ConfusionMatrix, SegmentationMetrics
+from trainers.losses import build_loss
+from trainers.models import build_model
+from trainers.optimizers import build_optimizer, build_schedule
+from trainers.profiling import autocast, faster_precision, fresh_model
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message is the reason recorded for the trial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochResult:
+    """What is reported after each epoch; metrics are over the whole validation set."""
+
+    epoch: int
+    miou: float
+    miou_foreground: float
+    pixel_accuracy: float
+    mean_class_accuracy: float
+    train_loss: float
+    val_loss: float
+    lr: float
+    epoch_time_s: float
+    train_time_s: float
+    images_per_s: float
+    iou: list[float]
+    """One value a class, NaN for a class absent from prediction and truth."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` becomes a GPU when there is one.
+
+    Raises:
+        ConfigError: ``cuda`` without a usable GPU.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError(
+            "training.device=cuda, but torch sees no GPU here. Use training.device=cpu, or check drivers."
+        )
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def train(config: TrialConfig, data: SegmentationData, folder: Path) -> Iterator[EpochResult]:
+    """Train one trial and yield after every epoch, once its checkpoint is durable.
+
+    If ``folder`` holds a checkpoint of the same trial, its epochs are yielded again from the record and training
+    goes on behind them with the numbers an uninterrupted run would have had.
+
+    Raises:
+        TrainingError: the loss is no longer finite.
+        CheckpointError: ``folder`` holds the checkpoint of another trial.
+    """
+    trial = Trial(config, data)
+    checkpoints = Checkpoints(folder)
+    history: list[EpochResult] = []
+    saved = checkpoints.load_last(config.to_dict())
+    if saved is not None:
+        trial.load_state(saved["state"])
+        history = [EpochResult(**values) for values in saved["history"]]
+        yield from history
+    for epoch in range(len(history) + 1, config.training.epochs + 1):
+        spent_s = history[-1].train_time_s if history else 0.0
+        result = trial.run_epoch(epoch, spent_s)
+        if result.miou > max((earlier.miou for earlier in history), default=-math.inf):
+            checkpoints.save_best(trial.export() | {"metrics": dataclasses.asdict(result)})
+        history.append(result)
+        rows = [dataclasses.asdict(item) for item in history]
+        checkpoints.save_last({"config": config.to_dict(), "state": trial.state(), "history": rows})
+        yield result
+
+
+class Trial:
+    """Model, loss, optimizer and schedule of one trial on one device."""
+
+    def __init__(self, config: TrialConfig, data: SegmentationData) -> None:
+        self.config, self.data = config, data
+        training = config.training
+        self.device = resolve_device(training.device)
+        self.precision = resolve_precision(config, data.num_classes, self.device)
+        half = self.precision == "bf16"
+        self.layout = torch.channels_last if half or self.device.type == "cuda" else torch.contiguous_format
+        torch.manual_seed(training.seed)
+        model = build_model(config.model, data.num_classes)
+        self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.loss = build_loss(config.loss, data.class_pixels()).to(self.device)
+        self.optimizer = build_optimizer(config.optimizer, self.model.parameters())
+        steps = count_batches(len(data.train), training.batch_size)
+        self.schedule = build_schedule(config.schedule, self.optimizer, training.epochs, steps)
+        self.augmentation = build_augmentation(config.augmentation.policy, config.data.crop)
+
+    def run_epoch(self, epoch: int, spent_s: float) -> EpochResult:
+        """Train and validate one epoch, numbered from 1; ``spent_s`` is the time of the epochs before."""
+        started = time.perf_counter()
+        train_loss, images = self._train_epoch(epoch)
+        train_s = time.perf_counter() - started
+        val_loss, metrics = evaluate(self, self.data.val)
+        epoch_s = time.perf_counter() - started
+        return EpochResult(
+            epoch=epoch,
+            miou=metrics.miou,
+            miou_foreground=metrics.miou_foreground,
+            pixel_accuracy=metrics.pixel_accuracy,
+            mean_class_accuracy=metrics.mean_class_accuracy,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            lr=float(self.optimizer.param_groups[0]["lr"]),
+            epoch_time_s=epoch_s,
+            train_time_s=spent_s + epoch_s,
+            images_per_s=images / train_s,
+            iou=[float(value) for value in metrics.iou],
+        )
+
+    def _train_epoch(self, epoch: int) -> tuple[float, int]:
+        """Mean loss and number of images of one pass over the training images."""
+        training = self.config.training
+        # Dropout draws from the global generator: seeding it per epoch makes a resumed epoch the same epoch.
+        torch.manual_seed(training.seed * 1_000_003 + epoch)
+        self.model.train()
+        total, images = torch.zeros((), device=self.device), 0
+        split, crop = self.data.train, self.config.data.crop
+        for pixels, target in training_batches(
+            split, self.augmentation, crop, training.batch_size, training.seed, epoch
+        ):
+            loss = self.compute_loss(pixels, target)
+            if not torch.isfinite(loss):
+                raise TrainingError(f"The loss became {loss.item()} in epoch {epoch}; a lower optimizer.lr may help.")
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.schedule.step()
+            total += loss.detach() * len(pixels)
+            images += len(pixels)
+        return total.item() / images, images
+
+    def compute_logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Logits (n, classes, h, w) in float32 of uint8 images (n, 3, h, w)."""
+        with autocast(self.device, self.precision):
+            images = normalise(pixels.to(self.device, non_blocking=True)).contiguous(memory_format=self.layout)
+            logits: torch.Tensor = self.model(images)
+        return logits.float()
+
+    def compute_loss(self, pixels: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Loss of one batch."""
+        loss: torch.Tensor = self.loss(self.compute_logits(pixels), target.to(self.device, non_blocking=True))
+        return loss
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load_state` needs to go on at the next epoch."""
+        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
+        return {name: part.state_dict() for name, part in parts.items()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+
+    def export(self) -> dict[str, Any]:
+        """Weights with what is needed to use them elsewhere."""
+        classes = [{"name": item.name, "color": list(item.color)} for item in self.data.classes]
+        return {"model": self.model.state_dict(), "config": self.config.to_dict(), "classes": classes}
+
+
+@torch.inference_mode()
+def evaluate(trial: Trial, split: Split) -> tuple[float, SegmentationMetrics]:
+    """Mean loss per image, and metrics from one confusion matrix, over all of ``split``."""
+    trial.model.eval()
+    confusion = ConfusionMatrix(trial.data.num_classes, trial.device)
+    total = torch.zeros((), device=trial.device)
+    for pixels, target in evaluation_batches(split, trial.config.training.batch_size):
+        truth = target.to(trial.device, non_blocking=True)
+        logits = trial.compute_logits(pixels)
+        total += trial.loss(logits, truth) * len(pixels)
+        confusion.update(logits.argmax(1), truth)
+    return total.item() / len(split), confusion.compute()
+
+
+def resolve_precision(config: TrialConfig, num_classes: int, device: torch.device) -> str:
+    """``fp32`` or ``bf16``; ``auto`` measures a training step of this architecture here."""
+    if config.training.precision != "auto":
+        return config.training.precision
+    model = fresh_model(config.model, num_classes).to(device)
+    return faster_precision(model, training_shape(config))
+
+
+def training_shape(config: TrialConfig) -> tuple[int, int, int]:
+    """(batch, height, width) of a training step."""
+    crop = config.data.crop
+    height, width = (crop, crop) if crop is not None else (config.data.height, config.data.width)
+    return config.training.batch_size, height, width
+
+
+def untrained_metrics(config: TrialConfig, data: SegmentationData) -> SegmentationMetrics:
+    """What the trial's model reaches on the validation set before its first step: a reference line."""
+    _, metrics = evaluate(Trial(config, data), data.val)
+    return metrics

@@ -1,0 +1,31 @@
+"""What lies between a backbone and a segmentation head: context at several scales, or a plain projection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from torchvision.models.segmentation.deeplabv3 import ASPP
+
+
+def build_context(in_channels: int, out_channels: int, rates: Sequence[int] | None) -> nn.Module:
+    """Map features (n, in_channels, h, w) to (n, out_channels, h, w).
+
+    Args:
+        in_channels: channels of the backbone's last feature map.
+        out_channels: channels handed to the head.
+        rates: dilations of the 3x3 branches of atrous spatial pyramid pooling (Chen et al., arXiv 1706.05587);
+            None projects with a single 1x1 convolution instead, so that with and without differ in nothing else.
+
+    The image-pooling branch of ASPP normalises over one value per image: training needs at least two images a
+    batch, which the batch iterator guarantees.
+    """
+    if rates is not None:
+        aspp: nn.Module = ASPP(in_channels, rates, out_channels)
+        return aspp
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+    )

@@ -1,0 +1,279 @@
+"""What an architecture costs before it is trained: parameters, size, MACs, latency, and its faster precision."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainers.config import ModelConfig
+from trainers.models import build_model
+
+MIN_RUNS = 20
+"""Fewest timed runs behind a latency, time permitting."""
+MIN_TIME_S = 0.5
+"""Shortest total time of those runs."""
+WINDOW = 5
+"""Runs of one warm-up window."""
+STABLE = 0.03
+"""Warm-up ends when the medians of two consecutive windows differ by less than this share."""
+TURNS = 5
+"""Training steps timed in each precision, time permitting."""
+BF16_GAIN = 1.1
+"""fp32 is the more exact: bf16 has to be this many times faster to be preferred, which also outweighs noise."""
+
+
+@dataclass(frozen=True)
+class ArchitectureProfile:
+    """What an architecture costs, and under which conditions that was measured."""
+
+    params: int
+    """Trainable parameters."""
+    size_mb: float
+    """Weights as served, that is parameters and buffers without optimizer state, in fp32, in 10^6 bytes."""
+    macs: int
+    """Multiply-accumulate operations of one image's forward pass."""
+    latency_ms: float
+    """Median time of one forward pass over ``batch`` images."""
+    latency_p95_ms: float
+    """95th percentile of the same times."""
+    latency_spread: float
+    """Interquartile range of the same times over their median."""
+    device: str
+    """``cpu`` or ``cuda``."""
+    device_name: str
+    """The processor, see :func:`device_name`."""
+    batch: int
+    """Images a forward pass."""
+    height: int
+    """Of the images, in pixels."""
+    width: int
+    """Of the images, in pixels."""
+    precision: str
+    """Of the forward pass that was timed: ``fp32`` or ``bf16``."""
+    torch_version: str
+    """As torch gives it."""
+    train_precision: str
+    """The faster precision of a training step: ``fp32`` or ``bf16``."""
+
+
+@torch.random.fork_rng()
+def profile_architecture(
+    config: ModelConfig,
+    num_classes: int,
+    height: int,
+    width: int,
+    device: torch.device | str,
+    *,
+    train_batch: tuple[int, int, int],
+    train_threads: int | None = None,
+    batch: int = 1,
+    precision: str = "fp32",
+    budget_s: float = 2.0,
+) -> ArchitectureProfile:
+    """Count and time one architecture; nothing else should run on the device meanwhile.
+
+    Torch's random state is left as it was.
+
+    Args:
+        config: the architecture; its initial weights do not matter and are not read.
+        num_classes: classes of the logits.
+        height: of the images served, in pixels.
+        width: of the images served, in pixels.
+        device: where it is served and trained.
+        train_batch: images, height and width of a training step, whose faster precision is looked for.
+        train_threads: CPU threads of that step; None: as many as torch has now, which the latency is measured with.
+        batch: images a forward pass.
+        precision: ``fp32`` or ``bf16`` (autocast, channels last) of the forward pass.
+        budget_s: seconds after which the latency is taken from the runs made so far, and again those after which
+            the comparison of precisions ends; single runs are not interrupted.
+    """
+    device = torch.device(device)
+    params, size_mb, macs = count_architecture(config, num_classes, height, width)
+    model = fresh_model(config, num_classes).to(device)
+    times_ms = measure_latency(model, (batch, 3, height, width), precision, budget_s)
+    quartiles = np.percentile(times_ms, (25, 50, 75, 95))
+    with cpu_threads(train_threads or torch.get_num_threads()):
+        train_precision = faster_precision(model, train_batch, budget_s)
+    return ArchitectureProfile(
+        params=params,
+        size_mb=size_mb,
+        macs=macs,
+        latency_ms=float(quartiles[1]),
+        latency_p95_ms=float(quartiles[3]),
+        latency_spread=float((quartiles[2] - quartiles[0]) / quartiles[1]),
+        device=device.type,
+        device_name=device_name(device),
+        batch=batch,
+        height=height,
+        width=width,
+        precision=precision,
+        torch_version=str(torch.__version__),
+        train_precision=train_precision,
+    )
+
+
+def fresh_model(config: ModelConfig, num_classes: int) -> nn.Module:
+    """The architecture without trained weights, which cost nothing to run and may cost a download to get."""
+    return build_model(dataclasses.replace(config, weights="none"), num_classes)
+
+
+def count_architecture(config: ModelConfig, num_classes: int, height: int, width: int) -> tuple[int, float, int]:
+    """Trainable parameters, size_mb and MACs at batch 1, without allocating a weight.
+
+    One MAC is two of the floating-point operations that torch counts (convolutions and matrix products).
+    """
+    with torch.device("meta"):
+        model = fresh_model(config, num_classes).eval()
+        images = torch.empty(1, 3, height, width)
+    params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    size_mb = sum(tensor.nbytes for tensor in model.state_dict().values()) / 1e6
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(images)
+    return params, size_mb, counter.get_total_flops() // 2
+
+
+def measure_latency(
+    model: nn.Module, shape: tuple[int, int, int, int], precision: str, budget_s: float
+) -> NDArray[np.float64]:
+    """Times in ms of forward passes over images of ``shape``, on the model's device, after a warm-up.
+
+    The warm-up lasts until the times are stable, for at most half of ``budget_s``; then :data:`MIN_RUNS` runs
+    are timed, and more up to :data:`MIN_TIME_S`, but only one in any case once ``budget_s`` is over.
+    """
+    device = next(model.parameters()).device
+    model = model.eval().to(memory_format=memory_format(precision))
+    images = torch.randn(shape, device=device).contiguous(memory_format=memory_format(precision))
+
+    def forward() -> None:
+        with torch.inference_mode(), autocast(device, precision):
+            model(images)
+
+    start = time.perf_counter()
+    warm_up(forward, device, start + budget_s / 2)
+    times_ms = [time_once(forward, device)]
+    while time.perf_counter() < start + budget_s and (len(times_ms) < MIN_RUNS or sum(times_ms) < 1e3 * MIN_TIME_S):
+        times_ms.append(time_once(forward, device))
+    return np.array(times_ms)
+
+
+def warm_up(run: Callable[[], None], device: torch.device, deadline: float) -> None:
+    """Run until the medians of two consecutive windows agree, or until ``deadline`` (of ``time.perf_counter``)."""
+    previous = float("inf")
+    window: list[float] = []
+    while time.perf_counter() < deadline:
+        window.append(time_once(run, device))
+        if len(window) < WINDOW:
+            continue
+        median = float(np.median(window))
+        if abs(median - previous) < STABLE * median:
+            return
+        previous, window = median, []
+
+
+def time_once(run: Callable[[], None], device: torch.device) -> float:
+    """Time of one run in ms; on a GPU by its own clock, from launch to completion."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        run()
+        return 1e3 * (time.perf_counter() - start)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    torch.cuda.synchronize(device)
+    begin.record()
+    run()
+    end.record()
+    torch.cuda.synchronize(device)
+    return float(begin.elapsed_time(end))
+
+
+def faster_precision(model: nn.Module, train_batch: tuple[int, int, int], budget_s: float = 2.0) -> str:
+    """The precision, ``fp32`` or ``bf16``, in which a training step of ``model`` on its device is faster.
+
+    On a GPU it is bf16 wherever the GPU has it. On a CPU single steps (forward and backward) of fp32 in contiguous
+    layout and of bf16 autocast with channels last take turns, and the best of each are compared: a cold start and
+    other work on the machine only ever add time.
+
+    Args:
+        model: left as it is.
+        train_batch: images (at least 2), height and width of a step.
+        budget_s: seconds after which no further turn begins.
+    """
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    images, height, width = train_batch
+    batch = torch.randn(images, 3, height, width)
+    steps = {precision: training_step(model, batch, precision) for precision in ("fp32", "bf16")}
+    best = dict.fromkeys(steps, float("inf"))
+    start = time.perf_counter()
+    for _ in range(TURNS):
+        best = {precision: min(best[precision], time_once(step, device)) for precision, step in steps.items()}
+        if time.perf_counter() > start + budget_s:
+            break
+    return "bf16" if best["fp32"] > BF16_GAIN * best["bf16"] else "fp32"
+
+
+def training_step(model: nn.Module, batch: Tensor, precision: str) -> Callable[[], None]:
+    """One forward and backward pass of a copy of ``model`` over ``batch`` (n, 3, h, w)."""
+    model = copy.deepcopy(model).train().to(memory_format=memory_format(precision))
+    batch = batch.contiguous(memory_format=memory_format(precision))
+    target = torch.zeros(len(batch), *batch.shape[2:], dtype=torch.int64, device=batch.device)
+
+    def step() -> None:
+        model.zero_grad()
+        with autocast(batch.device, precision):
+            logits = model(batch)
+        F.cross_entropy(logits.float(), target).backward()  # type: ignore[no-untyped-call]
+
+    return step
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Let torch use ``count`` CPU threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The context in which a forward pass has ``precision``."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def memory_format(precision: str) -> torch.memory_format:
+    """The layout of images and weights that goes with ``precision``."""
+    return torch.channels_last if precision == "bf16" else torch.contiguous_format
+
+
+def device_name(device: torch.device | str) -> str:
+    """The processor that latencies hold for; of a CPU with the number of threads, which they depend on as much."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{cpu_model()} ({threads} thread{'s' if threads > 1 else ''})"
+
+
+def cpu_model() -> str:
+    """The name the CPU gives itself, on Linux; elsewhere what Python knows of it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
