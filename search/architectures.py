@@ -79,6 +79,14 @@ class ArchitectureTable:
         """The architecture that breaks the constraints the least."""
         return min(self._rows.values(), key=lambda row: max(self.excess(row).values(), default=0.0))
 
+    def summary(self) -> str:
+        """What was measured, in one line."""
+        times = sorted(row[columns.LATENCY_MS] for row in self._rows.values())
+        device = next(iter(self._rows.values()))[columns.DEVICE_NAME]
+        broken = sum(self.reason(row) is not None for row in self._rows.values())
+        refused = f", {broken} beyond the constraints" if broken else ""
+        return f"{len(times)} architectures of {times[0]:.1f} to {times[-1]:.1f} ms on {device}{refused}"
+
     @property
     def rows(self) -> list[Row]:
         """All profiles, in the order measured."""
@@ -104,8 +112,8 @@ def _key(trial: TrialConfig) -> _Key:
 def describe_architecture(key: str) -> str:
     """An architecture's key for people: the name, then what sets it apart."""
     fields: Mapping[str, Any] = json.loads(key)
-    rest = ", ".join(f"{name} {value}" for name, value in fields.items() if name != "architecture")
-    return f"{fields['architecture']} ({rest})"
+    rest = ", ".join(f"{name} {str(value).lower()}" for name, value in fields.items() if name != "architecture")
+    return f"{fields['architecture']} ({rest.replace('_', ' ')})"
 
 
 def profile_cached(

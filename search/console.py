@@ -34,6 +34,7 @@ class ProgressView:
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> ProgressView:
+        self._started = time.monotonic()
         if self._console.is_terminal:
             self._live.start()
         return self

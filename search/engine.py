@@ -39,7 +39,7 @@ class Search:
     ) -> None:
         self._run, self._base, self._num_trials = run, base, num_trials
         self._sampler, self._stopping = sampler, stopping
-        self._architectures, self.ledger, self._trials = architectures, ledger, trials
+        self.architectures, self.ledger, self._trials = architectures, ledger, trials
         self._reasons: dict[str, str] = {}
         self._failures: dict[str, str] = {}
         self._held: Draw | None = None
@@ -60,18 +60,18 @@ class Search:
             except ConfigError as error:
                 self._refuse(draw, str(error))
                 continue
-            row = self._architectures.row(config)
+            row = self.architectures.row(config)
             if row is None:
                 if self.ledger.running():
                     self._held = draw
                     return None
-                self._architectures.measure([config], 0, lambda _: None)
-                row = self._architectures.row(config)
+                self.architectures.measure([config], 0, lambda _: None)
+                row = self.architectures.row(config)
                 assert row is not None
             if config.training.precision == "auto":
                 config = config.replace({"training.precision": row[columns.TRAIN_PRECISION]})
             trial = TrialRecord(draw.trial_id, draw.assignment, config, row, now())
-            broken = self._architectures.reason(row)
+            broken = self.architectures.reason(row)
             if broken is None:
                 return self._start(trial)
             self._tell(self.ledger.end(trial, columns.INFEASIBLE, broken))
@@ -112,6 +112,7 @@ class Search:
         left = self.ledger.running()
         for trial in left:
             self.ledger.end(trial, columns.INTERRUPTED, "the search was interrupted")
+        self.ledger.compact()
         return bool(left) or not self._nothing_left
 
     def tune_config(self, trial: TrialRecord, threads: int) -> dict[str, Any]:
@@ -180,7 +181,7 @@ class Search:
         elif state == columns.STOPPED:
             self._sampler.tell_stopped(trial_id, _objectives(row), 1 - row[columns.EPOCH] / row[columns.EPOCHS])
         elif state == columns.INFEASIBLE:
-            self._sampler.tell_infeasible(trial_id, self._architectures.excess(row))
+            self._sampler.tell_infeasible(trial_id, self.architectures.excess(row))
         else:
             self._sampler.tell_failed(trial_id)
 
@@ -188,7 +189,7 @@ class Search:
         """Show the stopping rule the recorded epochs in the order they came: its state is nothing else."""
         costs = {trial_id: _objectives(row) for trial_id, row in ended.items()}
         for draw in pending:
-            profile = self._architectures.row(self._base.replace(draw.assignment))
+            profile = self.architectures.row(self._base.replace(draw.assignment))
             if profile is not None:
                 costs[draw.trial_id] = {name: profile[name] for name in columns.OBJECTIVES if name in profile}
         recorded = [row for epochs in self.ledger.recorded.values() for row in epochs.values()]

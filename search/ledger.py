@@ -155,6 +155,11 @@ class Ledger:
         """Make reported epochs durable that have waited long enough."""
         self._epoch_rows.flush_if_due()
 
+    def compact(self) -> None:
+        """Merge the many small files of a search into one a table."""
+        self._epoch_rows.compact()
+        self._trial_rows.compact()
+
 
 def cell(value: Any) -> Any:
     """A parameter's value as a table holds it: lists as JSON."""

@@ -63,18 +63,23 @@ def find_run(runs: Path, name: str | None) -> RunFolder:
     return run
 
 
+def print_front(record: Record, console: Console) -> None:
+    """Print the front as a short table, the fastest first."""
+    table = front_table(record)
+    if not table.rows:
+        console.print("There is no front: no completed trial has mIoU, latency and size.")
+        return
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for column in table.columns[:_SHORT_TABLE]:
+        shown.add_column(Text(column.heading), justify="right" if column.numeric else "left", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*[Text(cell.text) for cell in row.cells[:_SHORT_TABLE]])
+    console.print(shown)
+
+
 def say(files: ReportFiles, record: Record, console: Console) -> None:
     """Print the front and where the report lies."""
-    table = front_table(record)
-    if table.rows:
-        shown = Table(box=None, header_style="bold", pad_edge=False)
-        for column in table.columns[:_SHORT_TABLE]:
-            shown.add_column(Text(column.heading), justify="right" if column.numeric else "left", no_wrap=True)
-        for row in table.rows:
-            shown.add_row(*[Text(cell.text) for cell in row.cells[:_SHORT_TABLE]])
-        console.print(shown)
-    else:
-        console.print("There is no front: no completed trial has mIoU, latency and size.")
+    print_front(record, console)
     console.print(Text(f"\nReport: {files.page}"), soft_wrap=True)
     console.print(Text(f"Beside it: {', '.join(path.name for path in files.beside)}"), soft_wrap=True)
 
@@ -98,8 +103,8 @@ def _register() -> DictConfig:
 
 
 @contextmanager
-def _mistakes_in_one_line() -> Iterator[None]:
-    """A mistake of the user's is one line on stderr and exit code 2; Hydra would print a traceback."""
+def _errors_in_one_line() -> Iterator[None]:
+    """As ``search.errors`` does for a search, without its import of everything a search needs (torch, Ray)."""
     try:
         yield
     except (RunError, ResultsError, ConfigError, OSError) as error:
@@ -109,7 +114,7 @@ def _mistakes_in_one_line() -> Iterator[None]:
 
 @hydra.main(version_base="1.3", config_path=None, config_name="report")
 def _run(node: DictConfig) -> None:
-    with _mistakes_in_one_line():
+    with _errors_in_one_line():
         config = OmegaConf.to_object(node)
         assert isinstance(config, ReportConfig)
         run = find_run(Path(config.runs), config.run)
@@ -119,7 +124,7 @@ def _run(node: DictConfig) -> None:
 
 def main() -> None:
     """Entry point."""
-    with _mistakes_in_one_line():
+    with _errors_in_one_line():
         check_overrides(sys.argv[1:], _register())
     _run()
 

@@ -107,7 +107,9 @@ def search(plan: Plan, run: RunFolder, mode: str) -> int:
     tracker = None if mode == "off" else Tracker(config.tracking, mode, run.path, run.name)
     observers: list[Observer] = [view] if tracker is None else [view, tracker]
     try:
-        running = build_search(plan, run, observers, console.print)
+        with console.status("Measuring the architectures") as status:
+            running = build_search(plan, run, observers, status.update)
+        console.print(running.architectures.summary())
         with view:
             run_trials(running, plan.share, run.ray)
         interrupted = running.close()

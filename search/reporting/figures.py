@@ -50,19 +50,19 @@ def _draw_trials(axes: Axes, record: Record, rows: Sequence[Row]) -> None:
     for index, label in enumerate(record.labels):
         look = style(index)
         own = [row for row in rows if architecture_label(row) == label]
-        for row in own:
-            completed, member = row[columns.STATE] == columns.COMPLETED, row[columns.TRIAL_ID] in front
-            axes.scatter(
-                row[columns.LATENCY_MS],
-                row[columns.MIOU],
-                s=max(_SMALLEST_AREA, _LARGEST_AREA * (row[columns.SIZE_MB] or 0.0) / largest),
-                marker=look.matplotlib_marker,
-                facecolor=look.color if completed else "none",
-                edgecolor="black" if member else look.color,
-                linewidth=1.6 if member else 0.8,
-                alpha=0.95 if member else 0.5,
-                zorder=3,
-            )
+        completed = [row[columns.STATE] == columns.COMPLETED for row in own]
+        member = [row[columns.TRIAL_ID] in front for row in own]
+        axes.scatter(
+            [row[columns.LATENCY_MS] for row in own],
+            [row[columns.MIOU] for row in own],
+            s=[max(_SMALLEST_AREA, _LARGEST_AREA * (row[columns.SIZE_MB] or 0.0) / largest) for row in own],
+            marker=look.matplotlib_marker,
+            facecolor=[look.color if full else "none" for full in completed],
+            edgecolor=["black" if outlined else look.color for outlined in member],
+            linewidth=[1.6 if outlined else 0.8 for outlined in member],
+            alpha=[0.95 if outlined else 0.5 for outlined in member],
+            zorder=3,
+        )
         if own:
             axes.scatter([], [], s=40, marker=look.matplotlib_marker, color=look.color, label=label)
     if any(row[columns.STATE] != columns.COMPLETED for row in rows):
@@ -90,7 +90,7 @@ def _draw_references(axes: Axes, references: Sequence[dict[str, Any]]) -> None:
         axes.axhline(entry["miou"], linestyle="--", linewidth=0.8, color=_GREY, zorder=1)
     low, high = axes.get_ylim()
     waiting: list[str] = []
-    for entry, below in zip(ordered, [*ordered[1:], None], strict=True):
+    for entry, below in zip(ordered, [*ordered, None][1:], strict=True):
         waiting.append(f"{entry['label']} {entry['miou']:.3f}")
         if below is None or entry["miou"] - below["miou"] >= _SHARE_LABEL_BELOW * (high - low):
             _label_line(axes, "\n".join(waiting), entry["miou"])

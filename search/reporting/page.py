@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import plotly.offline
@@ -15,7 +16,7 @@ from markupsafe import Markup
 from search import columns
 from search.reporting.payload import payload
 from search.reporting.record import Record
-from search.reporting.summary import settings_of, summarise
+from search.reporting.summary import summarise
 from search.reporting.tables import architectures_table, class_iou, front_table, trials_table
 from search.reporting.wording import MISSING, moment, seconds, written
 
@@ -36,6 +37,7 @@ def render_page(record: Record) -> str:
         columns=columns,
         header=_header(record),
         summary=summary,
+        roles=summary.roles(),
         fixed=_fixed(record),
         front=front_table(record),
         heat=class_iou(record),
@@ -44,7 +46,6 @@ def render_page(record: Record) -> str:
         conditions=_latency_conditions(record),
         commands=_commands(record),
         payload=payload(record, summary),
-        settings_of=lambda row: settings_of(record, row),
         style=_asset("style.css"),
         script=Markup("\n").join(_asset(name) for name in _SCRIPTS),
         plotly=Markup(plotly.offline.get_plotlyjs()),
@@ -114,7 +115,8 @@ def _latency_conditions(record: Record) -> list[str]:
 
 def _commands(record: Record) -> dict[str, str]:
     run = record.run
-    folder = "" if str(run.path.parent) == "runs" else f" {shlex.quote(f'runs={run.path.parent}')}"
+    default = run.path.parent.resolve() == Path("runs").resolve()
+    folder = "" if default else f" {shlex.quote(f'runs={run.path.parent}')}"
     return {
         "report": f"python -m search.report run={run.name}{folder}",
         "resume": f"python -m search.run resume={run.name}{folder}",

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,12 @@ class Record:
         """Names of the classes, in the order of their labels."""
         return [entry["name"] for entry in self.data["classes"]]
 
-    @property
+    @cached_property
     def parameters(self) -> list[str]:
         """Dotted paths of the space that trials were drawn from."""
         return list(self.data["parameters"])
 
-    @property
+    @cached_property
     def varying(self) -> list[str]:
         """The parameters on which at least two trials differ; all of them when fewer than two are known."""
         known = [row for row in self.trials if any(row[path] is not None for path in self.parameters)]
@@ -59,13 +60,13 @@ class Record:
             return self.parameters
         return [path for path in self.parameters if len({repr(row[path]) for row in known}) > 1]
 
-    @property
+    @cached_property
     def front_rows(self) -> list[Row]:
         """The trials of the front, the fastest first."""
         by_id = {row[columns.TRIAL_ID]: row for row in self.trials}
         return [by_id[row[columns.TRIAL_ID]] for row in self.front.to_pylist()]
 
-    @property
+    @cached_property
     def labels(self) -> list[str]:
         """Short names of the architectures tried, sorted: what colours stand for."""
         return sorted({architecture_label(row) for row in self.trials})

@@ -47,11 +47,25 @@ EPOCHS = 9
 class Sample:
     """A run being written."""
 
-    run: RunFolder
+    folder: RunFolder
+    classes: Sequence[str]
     trials: Table
     epochs: Table
     architectures: Table
     random: random.Random = field(default_factory=lambda: random.Random(0))
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of ``trials``."""
+        names: list[str] = columns.trials_schema(PARAMETERS, self.classes).names
+        return names
+
+    @property
+    def run(self) -> RunFolder:
+        """The run, with all rows so far on disk."""
+        for table in (self.trials, self.epochs, self.architectures):
+            table.flush()
+        return self.folder
 
 
 def begin_run(path: Path, *, classes: Sequence[str] = CLASSES, **data: Any) -> Sample:
@@ -77,6 +91,7 @@ def begin_run(path: Path, *, classes: Sequence[str] = CLASSES, **data: Any) -> S
     )
     return Sample(
         run,
+        classes,
         Table(run.results / "trials", columns.trials_schema(PARAMETERS, classes)),
         Table(run.results / "epochs", columns.epochs_schema(classes)),
         Table(run.results / "architectures", columns.architectures_schema()),
@@ -113,12 +128,10 @@ def add_architectures(sample: Sample) -> None:
                 columns.TORCH_VERSION: "2.15.0",
             }
         )
-    sample.architectures.flush()
 
 
 def add_epochs(sample: Sample, trial: str, number: int, top: float) -> list[dict[str, Any]]:
     """Epochs 1 to ``number`` of a learning curve that ends near ``top``."""
-    names = [name.removeprefix("iou/") for name in sample.epochs.read().column_names if name.startswith("iou/")]
     rows = []
     for epoch in range(1, number + 1):
         miou = max(0.0, top * (1 - math.exp(-0.5 * epoch)) + sample.random.gauss(0, 0.012))
@@ -137,11 +150,10 @@ def add_epochs(sample: Sample, trial: str, number: int, top: float) -> list[dict
             columns.TRAIN_TIME_S: 18.0 * epoch,
             columns.IMAGES_PER_S: 71.0,
         }
-        spread = {columns.iou_column(name): max(0.0, miou - 0.08 * index) for index, name in enumerate(names)}
-        spread[columns.iou_column(names[-1])] = math.nan
+        spread = {columns.iou_column(name): max(0.0, miou - 0.08 * index) for index, name in enumerate(sample.classes)}
+        spread[columns.iou_column(sample.classes[-1])] = math.nan
         rows.append(row | spread)
         sample.epochs.append(rows[-1])
-    sample.epochs.flush()
     return rows
 
 
@@ -155,10 +167,10 @@ def add_trial(
     config = config_of(profile, lr)
     curve = add_epochs(sample, trial, epochs, top)
     best = max(curve, key=lambda row: row[columns.MIOU], default={})
-    kept = {name: value for name, value in best.items() if name in sample.trials.read().column_names}
-    (sample.run.trials / trial).mkdir(parents=True, exist_ok=True)
-    config.save(sample.run.trials / trial / "config.yaml")
-    if state == columns.INTERRUPTED:
+    kept = {name: value for name, value in best.items() if name in sample.columns}
+    if state == columns.INTERRUPTED:  # the report reads no other trial's file
+        (sample.folder.trials / trial).mkdir(parents=True)
+        config.save(sample.folder.trials / trial / "config.yaml")
         return trial
     sample.trials.append(
         kept
@@ -188,7 +200,6 @@ def add_trial(
         }
         | values
     )
-    sample.trials.flush()
     return trial
 
 
@@ -209,5 +220,5 @@ def full_run(path: Path) -> RunFolder:
     add_trial(sample, 26, columns.COMPLETED, 0, epochs=EPOCHS, top=0.4, miou=math.nan)
     add_trial(sample, 27, columns.INTERRUPTED, 1, epochs=4, top=0.5)
     orphan = add_trial(sample, 28, columns.INTERRUPTED, 2, epochs=2, top=0.5)
-    (sample.run.trials / orphan / "config.yaml").unlink()
+    (sample.folder.trials / orphan / "config.yaml").unlink()
     return sample.run

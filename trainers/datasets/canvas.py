@@ -31,9 +31,11 @@ class Dice:
         self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
     def uniform(self, low: float, high: float) -> float:
+        """From ``low`` up to, not including, ``high``."""
         return low + (high - low) * float(self._generator.random())
 
     def chance(self, probability: float) -> bool:
+        """True with ``probability``."""
         return float(self._generator.random()) < probability
 
     def integer(self, low: int, high: int) -> int:
@@ -41,6 +43,7 @@ class Dice:
         return low + int(float(self._generator.random()) * (high - low + 1))
 
     def pick(self, choices: Sequence[Tone]) -> Tone:
+        """One of ``choices``, all equally likely."""
         return choices[self.integer(0, len(choices) - 1)]
 
     def direction(self, turn: float) -> Vector:
@@ -49,6 +52,7 @@ class Dice:
         return (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
 
     def field(self, *shape: int) -> Floats:
+        """An array of values between 0 and 1."""
         return self._generator.random(shape).astype(np.float32)
 
 
@@ -61,10 +65,6 @@ class Box:
     half_length: float
     half_width: float
 
-    def shifted(self, offset: Vector) -> Box:
-        center = (self.center[0] + offset[0], self.center[1] + offset[1])
-        return Box(center, self.along, self.half_length, self.half_width)
-
     def point(self, u: float, v: float) -> Vector:
         """The point ``u`` metres along the box and ``v`` across it from its centre."""
         (x, y), (ax, ay) = self.center, self.along
@@ -72,6 +72,7 @@ class Box:
 
     @property
     def radius(self) -> float:
+        """Metres from the centre to a corner."""
         return math.sqrt(self.half_length * self.half_length + self.half_width * self.half_width)
 
 
@@ -172,13 +173,15 @@ class Canvas:
             offsets.append(np.rint(smooth * np.float32(2 * wobble / self.step)).astype(np.intp))
         rows = np.clip(rows + offsets[0], 0, len(self.y) - 1)
         columns = np.clip(columns + offsets[1], 0, len(self.x) - 1)
-        return self.labels[rows, columns]
+        labels: NDArray[np.uint8] = self.labels[rows, columns]
+        return labels
 
 
 def _interpolate(lattice: Floats, position: Floats) -> Floats:
     """Rows of a repeating lattice at fractional positions, blended with the smoothstep polynomial."""
     base = np.floor(position)
     part = position - base
-    weight = (part * part * (np.float32(3) - np.float32(2) * part))[:, None]
+    weight: Floats = (part * part * (np.float32(3) - np.float32(2) * part))[:, None]
     index = base.astype(np.intp) % len(lattice)
-    return lattice[index] * (np.float32(1) - weight) + lattice[(index + 1) % len(lattice)] * weight
+    blended: Floats = lattice[index] * (np.float32(1) - weight) + lattice[(index + 1) % len(lattice)] * weight
+    return blended

@@ -84,7 +84,7 @@ def index_coding(classes: tuple[SegmentationClass, ...], ignored: Mapping[int, C
     """The usual coding: the mask value is the class index, ``ignored`` values and 255 do not count."""
     ignored = ignored or {}
     values = {IGNORE_INDEX: IGNORE_INDEX} | {index: index for index in range(len(classes))}
-    colors = {color: IGNORE_INDEX for color in ignored.values()}
+    colors = dict.fromkeys(ignored.values(), IGNORE_INDEX)
     colors |= {entry.color: index for index, entry in enumerate(classes)}
     return MaskCoding(classes, values | dict.fromkeys(ignored, IGNORE_INDEX), colors)
 

@@ -131,7 +131,8 @@ def _write_split(
             if image is None or mask is None:
                 problems.append(f"{sample.name}: {said}")
                 continue
-            assert image.shape == image_shape and mask.shape == mask_shape
+            assert image.shape == image_shape
+            assert mask.shape == mask_shape
             images.write(image.tobytes())
             masks.write(mask.tobytes())
             names.append(sample.name)
@@ -182,9 +183,9 @@ def _leave_out(problems: list[str], listing: Listing, config: DataConfig) -> str
     shown = problems[:MAX_LISTED]
     if len(problems) > MAX_LISTED:
         shown = [*shown, f"and {len(problems) - MAX_LISTED} more"]
-    if config.on_error == "skip":
-        return f"left out {len(problems)} bad pairs: " + "; ".join(shown)
     total = len(listing.train) + len(listing.val) + len(listing.problems)
+    if config.on_error == "skip":
+        return f"left out {len(problems)} of {total} pairs: " + "; ".join(shown)
     lines = "\n".join(f"  {line}" for line in shown)
     raise DataError(
         f"{len(problems)} of {total} pairs of image and mask in {config.root} cannot be used:\n{lines}\n"

@@ -60,6 +60,7 @@ class SegmentationData:
 
     @property
     def num_classes(self) -> int:
+        """Classes that count, ignored ones left out."""
         return len(self.classes)
 
     def class_pixels(self) -> NDArray[np.int64]:

@@ -69,6 +69,7 @@ class Flight:
 
     @classmethod
     def draw(cls, ranges: FlightRanges, dice: Dice) -> Flight:
+        """One flight of a split."""
         sun = ranges.sun[dice.integer(0, len(ranges.sun) - 1)]
         stretch = dice.uniform(0.9, 1.6)
         brightness, warmth = dice.uniform(*ranges.brightness), dice.uniform(*ranges.warmth)
@@ -87,9 +88,11 @@ class Scene:
 
     @property
     def name(self) -> str:
+        """Split and number."""
         return f"{self.split}/{self.number:03d}"
 
     def fingerprint(self) -> str:
+        """Generator version, seed and name decide the bytes."""
         return f"scene {GENERATOR_VERSION} {self.seed} {self.name}"
 
     def load(self, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str | None]:
@@ -169,8 +172,12 @@ class _Painter:
     def _flat_area(self) -> None:
         """A lake, a fallow field or a paved lot: alike inside, told apart by what lines their border far away."""
         canvas, dice = self.canvas, self.dice
-        box = Box((dice.uniform(-55, 55), dice.uniform(-40, 40)), self.heading, dice.uniform(24, 44), dice.uniform(20, 36))
-        label, rim = ((WATER, (58.0, 84.0, 44.0)), (BACKGROUND, (168.0, 152.0, 112.0)), (ROAD, (190.0, 188.0, 182.0)))[dice.integer(0, 2)]
+        box = Box(
+            (dice.uniform(-55, 55), dice.uniform(-40, 40)), self.heading, dice.uniform(24, 44), dice.uniform(20, 36)
+        )
+        label, rim = ((WATER, (58.0, 84.0, 44.0)), (BACKGROUND, (168.0, 152.0, 112.0)), (ROAD, (190.0, 188.0, 182.0)))[
+            dice.integer(0, 2)
+        ]
         tone, present = self._muddy(), dice.chance(0.8)
         wander = (canvas.noise(dice, 18.0) - np.float32(0.5)) * np.float32(10)
         if not present:

@@ -1,0 +1,36 @@
+# Needs nothing but Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow lint bench clean
+
+demo: $(READY)  ## a real search on the built-in data set, in minutes and without an account
+	$(BIN)/python -m search.run num_trials=12
+
+test: $(READY)  ## the tests, in less than ten minutes on two cores
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## the proofs that take longer
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+lint: $(READY)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## the measurements, as JSON lines
+	$(BIN)/python tests/benchmarks/trial_start.py
+	$(BIN)/python tests/benchmarks/scene_factors.py
+
+clean:  ## remove the virtual environment
+	rm -rf $(VENV)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; set it with: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[dev]"
+	touch $(READY)
