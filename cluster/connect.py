@@ -6,24 +6,13 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 # Left unset, Ray guesses it from files earlier clusters left in the home folder, and driver and cluster may differ.
 
 import ray
 
-
-class ClusterError(ValueError):
-    """A cluster that cannot be reached; the message says which and what to do."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """What one machine of the cluster offers."""
-
-    cpus: int
-    gpus: int
+from cluster.nodes import ClusterError, Node
 
 
 @contextmanager

@@ -16,9 +16,9 @@ import torch
 
 from search import columns
 from search.config import ConstraintsConfig, LatencyConfig
+from search.files import write_text_atomically
 from search.resources import Share
 from search.results import Table
-from search.run_folder import write_text_atomically
 from trainers.config import TrialConfig
 from trainers.datasets.packed import cache_folder
 from trainers.loop import resolve_device, training_shape

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,17 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from spaces import Space, SpaceError, shipped_spaces
-from trainers.config import ARCHITECTURE_FIELDS, ConfigError, DataConfig, TrialConfig, choose, require, schema
+from trainers.config import (
+    ARCHITECTURE_FIELDS,
+    ConfigError,
+    DataConfig,
+    TrialConfig,
+    choose,
+    require,
+    schema,
+    setting_names,
+    unknown_setting,
+)
 
 SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
 SCHEDULERS = ("asha", "none")
@@ -329,7 +338,7 @@ def check_overrides(arguments: Sequence[str], known: DictConfig, groups: Sequenc
     Raises:
         ConfigError: a setting that is none.
     """
-    settings = [*_dotted(known), *groups]
+    settings = [*setting_names(known), *groups]
     given = [item for item in arguments if "=" in item and not item.startswith("-")]
     try:
         overrides = OverridesParser.create().parse_overrides(given)
@@ -339,16 +348,4 @@ def check_overrides(arguments: Sequence[str], known: DictConfig, groups: Sequenc
         key = override.key_or_group
         free = override.is_add() or key.split(".")[0] in ("space", "hydra") or key.startswith("hydra/")
         if not free and key not in settings:
-            near = difflib.get_close_matches(key, settings, n=1)
-            hint = f"Did you mean {near[0]}?" if near else "All settings: python -m search.run --cfg job"
-            raise ConfigError(f"There is no setting {key!r}. {hint}")
-
-
-def _dotted(node: DictConfig, prefix: str = "") -> list[str]:
-    names: list[str] = []
-    for key in map(str, node):
-        child = node._get_node(key)
-        names.append(prefix + key)
-        if isinstance(child, DictConfig) and not child._is_none():
-            names += _dotted(child, f"{prefix}{key}.")
-    return names
+            raise unknown_setting(key, settings)

@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.connect import ClusterError
+from cluster.nodes import ClusterError
 from search.results import ResultsError
 from search.run_folder import RunError
 from spaces import SpaceError
-from trainers.checkpoint import CheckpointError
-from trainers.config import ConfigError
-from trainers.datasets import DataError
+from trainers.config import TrialError
 
-USER_ERRORS = (ConfigError, SpaceError, DataError, RunError, ResultsError, ClusterError, CheckpointError)
+USER_ERRORS = (TrialError, SpaceError, RunError, ResultsError, ClusterError)
 """Whose message is complete for the user."""
 LIBRARIES = ("ray", "optuna", "wandb", "search", "albumentations")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)

@@ -11,7 +11,7 @@ import ray
 import torch
 from rich.table import Table
 
-from cluster.connect import Node
+from cluster.nodes import Node
 from search import columns
 from search.architectures import ArchitectureTable, architecture_key, describe_architecture
 from search.config import ConstraintsConfig, SearchConfig, save_config, space_of
@@ -54,16 +54,15 @@ class Plan:
         return [self.base.replace(model) for model in models]
 
 
-def plan_search(config: SearchConfig, nodes: tuple[Node, ...]) -> Plan:
-    """Check everything that can be checked without training; packs the data set on first use.
+def plan_search(config: SearchConfig, data: SegmentationData, nodes: tuple[Node, ...]) -> Plan:
+    """Check everything that can be checked without training.
 
     Raises:
-        SpaceError, ConfigError, DataError: what is wrong and what would be right.
+        SpaceError, ConfigError: what is wrong and what would be right.
     """
     space = space_of(config)
     base = config.base_trial(space)
     share = share_of(nodes, config.resources, config.training.device)
-    data = open_dataset(config.data)
     plan = Plan(config, space, base, data, share, nodes)
     for trial in plan.architectures or [base]:
         check_weights(trial.model)

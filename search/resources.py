@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.connect import Node
+from cluster.nodes import Node
 from search.config import ResourcesConfig
 from trainers.config import ConfigError
 
@@ -67,5 +67,6 @@ def _cpus_beside(nodes: Sequence[Node], gpus: float) -> int:
 
 
 def _shares_on(node: Node, cpus: int, gpus: float) -> int:
+    """``gpus`` is at most 1, and no share spans two GPUs."""
     by_cpu = node.cpus // cpus
-    return by_cpu if gpus == 0 else min(by_cpu, int(node.gpus / gpus))
+    return by_cpu if gpus == 0 else min(by_cpu, node.gpus * int(1 / gpus))

@@ -9,7 +9,6 @@ and the next writer finishes the removal.
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from search.files import write_atomically
 
 _REPLACES = b"replaces"
 FLUSH_INTERVAL_S = 1.0
@@ -38,9 +39,18 @@ def read_table(folder: Path, schema: pa.Schema | None = None) -> pa.Table:
     if not files:
         return (schema or pa.schema([])).empty_table()
     try:
-        return pa.concat_tables([pq.read_table(file, partitioning=None) for file in files])
-    except (pa.ArrowInvalid, OSError) as error:
+        return pa.concat_tables([_read_file(file) for file in files])
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError) and _live_files(folder) != files:
+            return read_table(folder, schema)  # The writer merged its files meanwhile: their rows are in a new one.
         raise ResultsError(f"The results in {folder} cannot be read: {error}") from error
+
+
+def _read_file(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file, partitioning=None)
+    except pa.ArrowInvalid as error:
+        raise ResultsError(f"{file} is not a readable Parquet file: {error}") from error
 
 
 def _live_files(folder: Path) -> list[Path]:
@@ -55,6 +65,8 @@ def _replaced_by(file: Path) -> list[str]:
         return []
     try:
         metadata = pq.read_schema(file).metadata or {}
+    except FileNotFoundError:
+        return []  # Merged into a newer file meanwhile, which says so itself.
     except pa.ArrowInvalid as error:
         raise ResultsError(f"{file} is not a readable Parquet file: {error}") from error
     names: list[str] = json.loads(metadata.get(_REPLACES, b"[]"))
@@ -118,13 +130,7 @@ class Table:
         return read_table(self._folder, self._schema)
 
     def _publish(self, rows: pa.Table, name: str) -> None:
-        hidden = self._folder / f".{name}.tmp"
-        with hidden.open("wb") as stream:
-            pq.write_table(rows, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        hidden.rename(self._folder / name)
-        sync_folder(self._folder)
+        write_atomically(self._folder / name, lambda stream: pq.write_table(rows, stream))
 
     def _finish_removals(self) -> None:
         live = {file.name for file in _live_files(self._folder)}
@@ -133,15 +139,6 @@ class Table:
                 file.unlink()
         for leftover in self._folder.glob(".*.tmp"):
             leftover.unlink()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def last_rows(rows: pa.Table, keys: Sequence[str]) -> pa.Table:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from search import columns
-from search.results import read_table, sync_folder
+from search.files import write_text_atomically
+from search.results import read_table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -99,9 +100,9 @@ class RunFolder:
         Raises:
             RunError: another process holds it, or the folder cannot be written.
         """
+        lock = FileLock(self.path / ".lock", timeout=0)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=0)
             lock.acquire()
         except Timeout as error:
             raise RunError(f"Run {self.name!r} is being run by another process right now.") from error
@@ -109,8 +110,10 @@ class RunFolder:
             raise RunError(
                 f"The run's folder {self.path} cannot be written: {error.strerror}. Set runs=<folder>."
             ) from error
-        with lock:
+        try:
             yield
+        finally:
+            lock.release()
 
     def read_data(self) -> dict[str, Any]:
         """What :meth:`write_data` wrote.
@@ -160,10 +163,22 @@ def latest_run(runs: Path) -> RunFolder:
     return RunFolder(max(started, key=lambda path: (path / "config.yaml").stat().st_mtime))
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write so that a reader sees the old text or the new one, and a power cut loses neither."""
-    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with hidden.open("w") as stream:
-        stream.write(text)
-    hidden.rename(path)
-    sync_folder(path.parent)
+def find_run(runs: Path, name: str) -> RunFolder:
+    """The run called ``name``.
+
+    Raises:
+        RunError: there is none; the message lists those that exist.
+    """
+    run = RunFolder.named(runs, name)
+    if not run.path.is_dir():
+        raise RunError(f"There is no run {name!r} in {runs}. {_others(runs, name)}")
+    return run
+
+
+def _others(runs: Path, name: str) -> str:
+    names = sorted(path.parent.name for path in runs.glob("*/config.yaml"))
+    if not names:
+        return "There are no runs there: set runs=<folder>, or start one with: python -m search.run"
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return f"{hint}There are: {', '.join(names)}."

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
+from trainers.config import TrialError
+
 VERSION = 1
 
 
-class CheckpointError(ValueError):
+class CheckpointError(TrialError):
     """A checkpoint that cannot be read or belongs to another trial."""
 
 
@@ -58,6 +60,8 @@ class Checkpoints:
     def remove_last(self) -> None:
         """Forget how to go on: the trial's end is recorded."""
         self.last.unlink(missing_ok=True)
+        for leftover in self.folder.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
 
     def remove_all(self) -> None:
         """Keep nothing of a trial that nobody will use."""
@@ -66,7 +70,8 @@ class Checkpoints:
 
     def _save(self, content: Mapping[str, Any], path: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        hidden = path.with_name(f".{path.name}.tmp")
+        # After a kill an old process of the trial may still write for a moment: never into the same file.
+        hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with hidden.open("wb") as stream:
             torch.save({"version": VERSION, **content}, stream)
             stream.flush()

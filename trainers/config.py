@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 ARCHITECTURE_FIELDS: dict[str, tuple[str, ...]] = {
@@ -36,7 +36,11 @@ PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 
 
-class ConfigError(ValueError):
+class TrialError(ValueError):
+    """A mistake of the user's in settings, data or files of a trial; the message is complete."""
+
+
+class ConfigError(TrialError):
     """A setting that cannot be: the message names the setting, its value and what would be right."""
 
 
@@ -49,6 +53,23 @@ def schema(cls: type) -> DictConfig:
         OmegaConf.set_readonly(current, False)
         pending += [child for child in (current._get_node(key) for key in current) if isinstance(child, DictConfig)]
     return node
+
+
+def setting_names(node: DictConfig, prefix: str = "") -> list[str]:
+    """Dotted names of all settings of a :func:`schema`, groups included."""
+    names: list[str] = []
+    for key in map(str, node):
+        child = node._get_node(key)
+        names.append(prefix + key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            names += setting_names(child, f"{prefix}{key}.")
+    return names
+
+
+def unknown_setting(name: str, known: Collection[str]) -> ConfigError:
+    """The error for a setting that is none, with the nearest of those that are."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return ConfigError(f"There is no setting {name!r}." + (f" Did you mean {near[0]}?" if near else ""))
 
 
 def choose(name: str, value: str, choices: Collection[str]) -> None:
@@ -269,11 +290,14 @@ class TrialConfig:
         Raises:
             ConfigError: an unknown field, a value of the wrong type, or one out of range.
         """
+        settings = schema(cls)
         try:
-            merged = OmegaConf.merge(schema(cls), OmegaConf.create(dict(values)))
-            config = OmegaConf.to_object(merged)
+            config = OmegaConf.to_object(OmegaConf.merge(settings, OmegaConf.create(dict(values))))
+        except ConfigKeyError as error:
+            raise unknown_setting(str(error.full_key), setting_names(settings)) from error
         except OmegaConfBaseException as error:
-            raise ConfigError(str(error).strip()) from error
+            name = f"{error.full_key}: " if error.full_key else ""
+            raise ConfigError(name + str(error).splitlines()[0]) from error
         assert isinstance(config, cls)
         return config
 
@@ -285,10 +309,12 @@ class TrialConfig:
             ConfigError: not YAML, or as :meth:`from_dict`.
         """
         try:
-            content = OmegaConf.merge(OmegaConf.load(path), changes or {})
-        except (OmegaConfBaseException, YAMLError) as error:
+            content = OmegaConf.load(path)
+        except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} cannot be read as settings: {error}") from error
-        return cls.from_dict(OmegaConf.to_container(content))  # type: ignore[arg-type]
+        if not isinstance(content, DictConfig):
+            raise ConfigError(f"{path} cannot be read as settings: it holds a list.")
+        return cls.from_dict(OmegaConf.to_container(OmegaConf.merge(content, changes or {})))  # type: ignore[arg-type]
 
     def save(self, path: Path) -> None:
         """Write as YAML."""
@@ -299,12 +325,18 @@ class TrialConfig:
         return dataclasses.asdict(self)
 
     def replace(self, assignment: Mapping[str, Any]) -> TrialConfig:
-        """A copy with the dotted paths of ``assignment`` set, e.g. ``{"optimizer.lr": 1e-3}``."""
+        """A copy with the dotted paths of ``assignment`` set, e.g. ``{"optimizer.lr": 1e-3}``.
+
+        Raises:
+            ConfigError: as :meth:`from_dict`.
+        """
         values = self.to_dict()
         for path, value in assignment.items():
             *groups, leaf = path.split(".")
-            node = values
+            node: Any = values
             for group in groups:
-                node = node[group]
+                node = node.get(group) if isinstance(node, dict) else None
+            if not isinstance(node, dict):
+                raise unknown_setting(path, setting_names(schema(TrialConfig)))
             node[leaf] = value
         return TrialConfig.from_dict(values)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from search.files import write_atomically
 from search.reporting.figures import write_pareto_figure
 from search.reporting.front_files import write_front_csv, write_front_parquet
 from search.reporting.page import render_page
-from search.reporting.publish import publish
 from search.reporting.record import Record, read_record
 from search.run_folder import RunFolder
 
@@ -47,8 +47,10 @@ def build_report(run: RunFolder, record: Record | None = None) -> ReportFiles:
     run.report.mkdir(parents=True, exist_ok=True)
     folder = run.report
     return ReportFiles(
-        page=publish(folder / "index.html", lambda stream: stream.write(page)),
-        front_csv=publish(folder / "front.csv", lambda stream: write_front_csv(record.front, stream)),
-        front_parquet=publish(folder / "front.parquet", lambda stream: write_front_parquet(record.front, stream)),
-        figure=publish(folder / "pareto.png", lambda stream: write_pareto_figure(record, stream)),
+        page=write_atomically(folder / "index.html", lambda stream: stream.write(page)),
+        front_csv=write_atomically(folder / "front.csv", lambda stream: write_front_csv(record.front, stream)),
+        front_parquet=write_atomically(
+            folder / "front.parquet", lambda stream: write_front_parquet(record.front, stream)
+        ),
+        figure=write_atomically(folder / "pareto.png", lambda stream: write_pareto_figure(record, stream)),
     )

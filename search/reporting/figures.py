@@ -8,17 +8,19 @@ from typing import Any, BinaryIO
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from search import columns
 from search.objectives import Row
-from search.reporting.palette import style
+from search.reporting.palette import Style, style
 from search.reporting.record import Record, architecture_label, is_number
 from search.reporting.wording import heading
 
 _LARGEST_AREA = 900.0  # points^2
 _SMALLEST_AREA = 25.0
+_FRONT_OPACITY, _OPACITY = 0.95, 0.5
 _SHARE_LABEL_BELOW = 0.05  # of the height: reference lines this close share one label
 _DECADE_OF_TICKS = 10.0
 _GREY = "#5d6878"
@@ -29,7 +31,7 @@ def write_pareto_figure(record: Record, stream: BinaryIO) -> None:
     figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    shown = [row for row in record.trials if is_number(row[columns.MIOU]) and (row[columns.LATENCY_MS] or 0) > 0]
+    shown = [row for row in record.trials if is_number(row[columns.MIOU]) and is_number(row[columns.LATENCY_MS])]
     if shown:
         _draw_trials(axes, record, shown)
         _draw_steps(axes, [row for row in shown if row[columns.STATE] == columns.COMPLETED])
@@ -46,30 +48,37 @@ def write_pareto_figure(record: Record, stream: BinaryIO) -> None:
 
 def _draw_trials(axes: Axes, record: Record, rows: Sequence[Row]) -> None:
     front = {row[columns.TRIAL_ID] for row in record.front_rows}
-    largest = max((row[columns.SIZE_MB] or 0.0 for row in rows), default=0.0) or 1.0
+    largest = max(map(_size, rows)) or 1.0
     for index, label in enumerate(record.labels):
-        look = style(index)
         own = [row for row in rows if architecture_label(row) == label]
-        completed = [row[columns.STATE] == columns.COMPLETED for row in own]
-        member = [row[columns.TRIAL_ID] in front for row in own]
-        axes.scatter(
-            [row[columns.LATENCY_MS] for row in own],
-            [row[columns.MIOU] for row in own],
-            s=[max(_SMALLEST_AREA, _LARGEST_AREA * (row[columns.SIZE_MB] or 0.0) / largest) for row in own],
-            marker=look.matplotlib_marker,
-            facecolor=[look.color if full else "none" for full in completed],
-            edgecolor=["black" if outlined else look.color for outlined in member],
-            linewidth=[1.6 if outlined else 0.8 for outlined in member],
-            alpha=[0.95 if outlined else 0.5 for outlined in member],
-            zorder=3,
-        )
         if own:
-            axes.scatter([], [], s=40, marker=look.matplotlib_marker, color=look.color, label=label)
+            areas = [max(_SMALLEST_AREA, _LARGEST_AREA * _size(row) / largest) for row in own]
+            _draw_architecture(axes, style(index), own, areas, [row[columns.TRIAL_ID] in front for row in own])
+            axes.scatter([], [], s=40, marker=style(index).matplotlib_marker, color=style(index).color, label=label)
     if any(row[columns.STATE] != columns.COMPLETED for row in rows):
         axes.scatter([], [], s=40, facecolor="none", edgecolor=_GREY, label="short of full budget")
     legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def _draw_architecture(axes: Axes, look: Style, rows: Sequence[Row], areas: list[float], member: list[bool]) -> None:
+    full = [row[columns.STATE] == columns.COMPLETED for row in rows]
+    opacity = [_FRONT_OPACITY if outlined else _OPACITY for outlined in member]
+    axes.scatter(
+        [row[columns.LATENCY_MS] for row in rows],
+        [row[columns.MIOU] for row in rows],
+        s=areas,
+        marker=look.matplotlib_marker,
+        facecolor=[to_rgba(look.color, alpha if filled else 0) for filled, alpha in zip(full, opacity, strict=True)],
+        edgecolor=[to_rgba("black" if outlined else look.color, _FRONT_OPACITY) for outlined in member],
+        linewidth=[1.6 if outlined else 0.6 for outlined in member],
+        zorder=3,
+    )
+
+
+def _size(row: Row) -> float:
+    return row[columns.SIZE_MB] if is_number(row[columns.SIZE_MB]) else 0.0
 
 
 def _draw_steps(axes: Axes, rows: Sequence[Row]) -> None:

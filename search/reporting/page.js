@@ -37,7 +37,7 @@ function showSelected(trial) {
   panel.hidden = !trial;
   panel.replaceChildren();
   if (!trial) return;
-  const [title, ...lines] = describe({ ...data }, { ...trial, settings: [] });
+  const [title, ...lines] = describe(data, { ...trial, settings: [] });
   element("h3", title, panel);
   element("p", lines.join(" · "), panel);
   if (trial.reason) element("p", trial.reason, panel);

@@ -14,7 +14,11 @@ from search.reporting.wording import heading, written
 AXES = (columns.LATENCY_MS, columns.SIZE_MB, columns.PARAMS, columns.TRAIN_TIME_S)
 """What mIoU can be drawn against: costs, the smaller the better."""
 CURVES = (columns.MIOU, columns.TRAIN_LOSS, columns.VAL_LOSS)
-_CURVE_HEADINGS = {columns.MIOU: "validation mIoU", columns.TRAIN_LOSS: "training loss", columns.VAL_LOSS: "val. loss"}
+_CURVE_HEADINGS = {
+    columns.MIOU: "validation mIoU",
+    columns.TRAIN_LOSS: "training loss",
+    columns.VAL_LOSS: "validation loss",
+}
 
 
 def payload(record: Record, summary: Summary) -> dict[str, Any]:

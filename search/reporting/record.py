@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import yaml
+from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from search import columns, objectives
 from search.objectives import Row
@@ -129,10 +130,10 @@ def _read_data(run: RunFolder) -> dict[str, Any]:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        settings = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, YAMLError) as error:
         raise RunError(f"{path.parent} is not a run that started: {path.name} cannot be read ({error}).") from error
-    return settings if isinstance(settings, dict) else {}
+    return {str(key): value for key, value in settings.items()} if isinstance(settings, dict) else {}
 
 
 def _schema_version(run: RunFolder, table: pa.Table) -> int:
@@ -183,7 +184,7 @@ def _interrupted(run: RunFolder, trial: str, rows: list[Row], parameters: Iterab
     row |= {name: top[name] for name in _BEST_OF_EPOCH} if top else {}
     try:
         config = TrialConfig.load(run.trials / trial / "config.yaml")
-    except (OSError, ConfigError, yaml.YAMLError):
+    except (OSError, ConfigError):
         return row  # its epochs are there all the same; the page shows no parameters
     row[columns.ARCHITECTURE] = json.dumps(config.model.identity())
     row[columns.EPOCHS] = config.training.epochs
