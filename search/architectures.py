@@ -38,12 +38,19 @@ class ArchitectureTable:
     """The profiles of a search's architectures, and which of them keep its constraints."""
 
     def __init__(
-        self, table: Table, latency: LatencyConfig, constraints: ConstraintsConfig, share: Share, num_classes: int
+        self,
+        *,
+        table: Table,
+        latency: LatencyConfig,
+        constraints: ConstraintsConfig,
+        share: Share,
+        node_cpus: int,
+        num_classes: int,
     ) -> None:
         self._table = table
         self._latency = latency
         self._limits = constraints.limits()
-        self._share = share
+        self._share, self._node_cpus = share, node_cpus
         self._num_classes = num_classes
         self._rows: dict[_Key, Row] = {}
         for row in table.read().to_pylist():
@@ -63,16 +70,16 @@ class ArchitectureTable:
         broken = [f"{name} {row[name]:.4g} > {self._limits[name]:.4g}" for name in self.excess(row)]
         return ", ".join(broken) or None
 
-    def measure(self, trials: Iterable[TrialConfig], cpus: int, say: Callable[[str], None]) -> None:
+    def measure(self, trials: Iterable[TrialConfig], say: Callable[[str], None], *, claim: bool) -> None:
         """Profile the architectures of ``trials`` that are not in the table, one after the other.
 
-        Nothing else must run on the device: ``cpus`` is what the measuring task claims of its node, all of them
-        before a search and 0 when the search itself has paused its trials.
+        Nothing else must run on the device. Before a search the measuring task claims a whole node (``claim``);
+        later the search has paused its trials, whose idle actors still hold what could be claimed.
         """
         missing = {_key(trial): trial for trial in trials if _key(trial) not in self._rows}
         for count, (key, trial) in enumerate(missing.items(), start=1):
             say(f"Measuring architecture {count} of {len(missing)}: {describe_architecture(key[0])}")
-            self._rows[key] = self._add(trial, self._profile(trial, cpus))
+            self._rows[key] = self._add(trial, self._profile(trial, self._node_cpus if claim else 0))
         self._table.flush()
 
     def closest(self) -> Row:
@@ -95,7 +102,9 @@ class ArchitectureTable:
     def _profile(self, trial: TrialConfig, cpus: int) -> ArchitectureProfile:
         gpus = 1 if self._share.gpus and self._latency.device != "cpu" else 0
         task = ray.remote(profile_cached).options(num_cpus=cpus, num_gpus=gpus, max_retries=2)
-        profile: ArchitectureProfile = ray.get(task.remote(trial, self._num_classes, self._latency, self._share.cpus))
+        profile: ArchitectureProfile = ray.get(
+            task.remote(trial, self._num_classes, self._latency, self._node_cpus, self._share.cpus)
+        )
         return profile
 
     def _add(self, trial: TrialConfig, profile: ArchitectureProfile) -> Row:
@@ -117,9 +126,14 @@ def describe_architecture(key: str) -> str:
 
 
 def profile_cached(
-    trial: TrialConfig, num_classes: int, latency: LatencyConfig, threads_per_trial: int
+    trial: TrialConfig, num_classes: int, latency: LatencyConfig, node_threads: int, threads_per_trial: int
 ) -> ArchitectureProfile:
-    """Profile on this machine, or return what was measured here before under the same conditions."""
+    """Profile on this machine, or return what was measured here before under the same conditions.
+
+    Latency is measured with ``node_threads``, since a model is served by a machine of its own; the faster precision
+    of training with the ``threads_per_trial`` that a trial gets.
+    """
+    torch.set_num_threads(node_threads)
     device = resolve_device(trial.training.device if latency.device == "auto" else latency.device)
     cache = cache_folder(trial.data) / "profiles"
     conditions = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +13,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from search.space_checks import check_reads, check_values, list_grid
 from spaces import Space, SpaceError, shipped_spaces
 from trainers.config import (
-    ARCHITECTURE_FIELDS,
     ConfigError,
     DataConfig,
     TrialConfig,
@@ -44,7 +47,8 @@ class SamplerConfig:
     """Which configuration is tried next."""
 
     name: str = "tpe"
-    """``tpe`` (multi-objective TPE), ``nsga2``, ``gp``, ``random`` or ``grid`` (all of a finite space)."""
+    """``tpe`` (multi-objective TPE), ``nsga2``, ``gp`` (parameters with a condition are drawn at random), ``random``
+    or ``grid`` (all of a finite space)."""
     startup_trials: int = 10
     """Trials drawn at random before the model of ``tpe`` or ``gp`` is asked."""
 
@@ -207,10 +211,14 @@ def space_of(config: SearchConfig) -> Space:
     space.check_paths(TrialConfig)
     try:
         base = config.base_trial(space)
+        for parameter in space.parameters:
+            check_values(space, parameter, base)
         for architecture in space.enumerate("model.") or []:
             check_reads(space, architecture, base)
     except ConfigError as error:
         raise SpaceError(f"Space {space.name!r}: {error}") from error
+    if config.sampler.name == "grid":
+        list_grid(space)
     return space
 
 
@@ -245,22 +253,16 @@ def _absolute(data: DataConfig) -> DataConfig:
     return dataclasses.replace(data, **known)
 
 
-def check_reads(space: Space, assignment: Mapping[str, Any], base: TrialConfig) -> None:
-    """Refuse a drawn model field that the drawn architecture does not read: two points would silently be one."""
-    model = base.replace(assignment).model
-    for path in assignment:
-        group, _, name = path.partition(".")
-        if group == "model" and name not in ("architecture", *ARCHITECTURE_FIELDS[model.architecture]):
-            readers = [key for key, names in ARCHITECTURE_FIELDS.items() if name in names]
-            raise SpaceError(
-                f"Space {space.name!r} draws {path!r} for model.architecture={model.architecture}, which does not "
-                f"read it. Add to it: when: {{model.architecture: [{', '.join(readers)}]}}"
-            )
-
-
 def load_config(path: Path) -> SearchConfig:
-    """The settings a run was started with."""
-    config = OmegaConf.to_object(OmegaConf.merge(schema(SearchConfig), OmegaConf.load(path)))
+    """The settings a run was started with.
+
+    Raises:
+        ConfigError: the file is absent, or holds something else.
+    """
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(schema(SearchConfig), OmegaConf.load(path)))
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path} does not hold the settings of a run: {error}") from error
     assert isinstance(config, SearchConfig)
     return config
 
@@ -333,11 +335,12 @@ def register() -> DictConfig:
 
 
 def check_overrides(arguments: Sequence[str], known: DictConfig, groups: Sequence[str] = ()) -> None:
-    """Refuse a misspelt setting with the nearest known one, before Hydra refuses it without.
+    """Refuse a misspelt setting with the nearest known one, and a broken file, before Hydra does it in its own way.
 
     Raises:
-        ConfigError: a setting that is none.
+        ConfigError: a setting that is none, or a file of ``--config-dir`` that is not YAML.
     """
+    _check_config_dir(arguments)
     settings = [*setting_names(known), *groups]
     given = [item for item in arguments if "=" in item and not item.startswith("-")]
     try:
@@ -349,3 +352,14 @@ def check_overrides(arguments: Sequence[str], known: DictConfig, groups: Sequenc
         free = override.is_add() or key.split(".")[0] in ("space", "hydra") or key.startswith("hydra/")
         if not free and key not in settings:
             raise unknown_setting(key, settings)
+
+
+def _check_config_dir(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    folder = parser.parse_known_args(arguments)[0].config_dir
+    for file in [] if folder is None else sorted(folder.rglob("*.yaml")):
+        try:
+            OmegaConf.load(file)
+        except (OSError, UnicodeDecodeError, YAMLError) as error:
+            raise ConfigError(f"{file} is not YAML: {error}") from error

@@ -65,7 +65,7 @@ class Search:
                 if self.ledger.running():
                     self._held = draw
                     return None
-                self.architectures.measure([config], 0, lambda _: None)
+                self.architectures.measure([config], lambda _: None, claim=False)
                 row = self.architectures.row(config)
                 assert row is not None
             if config.training.precision == "auto":

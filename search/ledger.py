@@ -125,7 +125,7 @@ class Ledger:
         trial = self.trials[trial_id]
         epoch = metrics[columns.EPOCH]
         if epoch not in trial.epochs:
-            known = {name: value for name, value in metrics.items() if name in self._epoch_rows.columns}
+            known = {name: _value(name, metrics[name]) for name in metrics if name in self._epoch_rows.columns}
             row = known | {columns.TRIAL_ID: trial_id, columns.REPORTED_AT: now()}
             trial.epochs[epoch] = row
             self._epoch_rows.append(row)
@@ -164,6 +164,12 @@ class Ledger:
 def cell(value: Any) -> Any:
     """A parameter's value as a table holds it: lists as JSON."""
     return json.dumps(value) if isinstance(value, list) else value
+
+
+def _value(name: str, metric: Any) -> Any:
+    """``metric`` as the table has it: the IoU of an absent class is null there, not a number that is none."""
+    absent = name.startswith(columns.iou_column("")) and math.isnan(metric)
+    return None if absent else metric
 
 
 def now() -> datetime.datetime:

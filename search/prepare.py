@@ -106,8 +106,15 @@ def build_search(plan: Plan, run: RunFolder, observers: Sequence[Observer], say:
         "architectures": columns.architectures_schema(),
     }
     trials, epochs, profiles = (ResultTable(run.results / name, schema) for name, schema in tables.items())
-    architectures = ArchitectureTable(profiles, config.latency, config.constraints, plan.share, len(classes))
-    architectures.measure(plan.architectures, max(node.cpus for node in plan.nodes), say)
+    architectures = ArchitectureTable(
+        table=profiles,
+        latency=config.latency,
+        constraints=config.constraints,
+        share=plan.share,
+        node_cpus=max(node.cpus for node in plan.nodes),
+        num_classes=len(classes),
+    )
+    architectures.measure(plan.architectures, say, claim=True)
     _require_feasible(architectures, config.constraints, plan)
     return Search(
         run=run,

@@ -16,10 +16,8 @@ from sqlalchemy.engine import URL
 
 from search import columns
 from search.config import SamplerConfig
-from spaces import Assignment, Space, SpaceError
-
-GRID_LIMIT = 10_000
-"""Largest space that ``grid`` lists."""
+from search.space_checks import list_grid
+from spaces import Assignment, Space
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,8 @@ class Sampler:
         if past == 0:
             with _experimental_allowed():
                 self._study.set_metric_names(list(columns.OBJECTIVES))
-            self._enqueue()
+        for point in self._first_points()[past:]:  # All of them, unless an earlier process came to enqueue some.
+            self._study.enqueue_trial(space.enqueued(point))
         self._live: dict[str, Trial] = {}
 
     def ask(self) -> Draw | None:
@@ -98,21 +97,12 @@ class Sampler:
         self, trial_id: str, objectives: Mapping[str, float] | None, state: TrialState = TrialState.COMPLETE
     ) -> None:
         values = None if objectives is None else [objectives[name] for name in columns.OBJECTIVES]
-        # A kill may have come between telling Optuna and recording the end: then it is told already.
-        self._study.tell(self._live.pop(trial_id), values, state=state, skip_if_finished=True)
+        self._study.tell(self._live.pop(trial_id), values, state=state)
 
-    def _enqueue(self) -> None:
-        points = list(self._space.baselines)
-        if self._grid:
-            listed = self._space.enumerate(limit=GRID_LIMIT)
-            if listed is None:
-                raise SpaceError(
-                    f"sampler.name=grid needs a finite space of at most {GRID_LIMIT} configurations; "
-                    f"{self._space.name!r} is not one. Use tpe or random, or replace its ranges by values."
-                )
-            points += [point for point in listed if point not in points]
-        for point in points:
-            self._study.enqueue_trial(self._space.enqueued(point))
+    def _first_points(self) -> list[Assignment]:
+        baselines = list(self._space.baselines)
+        grid = list_grid(self._space) if self._grid else []
+        return baselines + [point for point in grid if point not in baselines]
 
 
 def build_sampler(config: SamplerConfig, seed: int) -> BaseSampler:
@@ -121,7 +111,7 @@ def build_sampler(config: SamplerConfig, seed: int) -> BaseSampler:
         if config.name == "tpe":
             return TPESampler(seed=seed, n_startup_trials=config.startup_trials)
         if config.name == "gp":
-            return GPSampler(seed=seed, n_startup_trials=config.startup_trials)
+            return GPSampler(seed=seed, n_startup_trials=config.startup_trials, warn_independent_sampling=False)
         if config.name == "nsga2":
             return NSGAIISampler(seed=seed)
     return RandomSampler(seed=seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+from wandb.sdk.lib import wbauth
 
 from search import columns
 from search.config import TrackingConfig
@@ -24,14 +26,17 @@ _log = logging.getLogger(__name__)
 
 
 def resolve_mode(mode: str) -> str:
-    """``auto`` becomes ``online`` when logged in, else ``offline``; ``off`` does not ask.
+    """``auto`` becomes what ``WANDB_MODE`` says, else ``online`` when logged in, else ``offline``.
 
     Raises:
-        ConfigError: ``online`` without being logged in.
+        ConfigError: ``online`` without being logged in, or a key that cannot be one.
     """
-    if mode == "off":
+    wished = os.environ.get("WANDB_MODE")
+    if mode == "auto" and wished in ("offline", "disabled"):
+        mode = "offline" if wished == "offline" else "off"
+    if mode in ("off", "offline"):
         return mode
-    logged_in = wandb.setup().settings.api_key is not None
+    logged_in = _logged_in()
     if mode == "online" and not logged_in:
         raise ConfigError(
             "tracking.mode=online, but nobody is logged in to W&B here. Run 'wandb login', set WANDB_API_KEY, "
@@ -40,6 +45,17 @@ def resolve_mode(mode: str) -> str:
     if mode == "auto":
         return "online" if logged_in else "offline"
     return mode
+
+
+def _logged_in() -> bool:
+    """Whether the environment or a netrc file has credentials for the W&B server in use; asks nobody."""
+    host = wandb.setup(wandb.Settings(silent=True)).settings.base_url
+    try:
+        return wbauth.authenticate_session(host=host, source="search", prompt=False) is not None
+    except wandb.errors.AuthenticationError as error:
+        raise ConfigError(
+            f"The W&B credentials found here cannot be right: {error}. Use tracking.mode=offline?"
+        ) from error
 
 
 class Tracker:

@@ -117,13 +117,17 @@ class Space:
         parameters: list[Parameter] = []
         for path, entry in entries.items():
             parameters.append(_read_parameter(str(path), entry, parameters))
-        fixed = dict(content.get("fixed") or {})
+        fixed = _section(name, content, "fixed", dict, "map paths to values")
         both = sorted(fixed.keys() & {parameter.path for parameter in parameters})
         if both:
             raise SpaceError(f"Space {name!r} both varies and fixes {', '.join(both)}: keep one of the two.")
         space = cls(name, str(content.get("question") or ""), tuple(parameters), (), fixed)
-        baselines = tuple(space.check_assignment(entry) for entry in content.get("baselines") or ())
-        return dataclasses.replace(space, baselines=baselines)
+        points = _section(name, content, "baselines", list, "be a list of mappings")
+        baselines = [space.check_assignment(point) for point in points]
+        for one, other in itertools.combinations(baselines, 2):
+            if one == other:
+                raise SpaceError(f"Space {name!r} has the baseline {one} twice.")
+        return dataclasses.replace(space, baselines=tuple(baselines))
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -229,12 +233,20 @@ def _refuse_unknown(what: str, content: Mapping[Any, Any], known: tuple[str, ...
             raise SpaceError(f"{what} has the key {key!r}; known keys are {', '.join(known)}.{hint}")
 
 
+def _section(name: str, content: Mapping[str, Any], key: str, kind: type, rule: str) -> Any:
+    """What stands under ``key``; an empty ``kind`` where nothing does."""
+    section = kind() if content.get(key) is None else content[key]
+    if not isinstance(section, kind):
+        raise SpaceError(f"Space {name!r}: {key!r} must {rule}; got {section!r}.")
+    return section
+
+
 def _read_parameter(path: str, entry: Any, above: list[Parameter]) -> Parameter:
     what = f"Parameter {path!r}"
     if not isinstance(entry, Mapping):
         raise SpaceError(f"{what} must be a mapping with 'values' or 'distribution'; got {entry!r}.")
     _refuse_unknown(what, entry, ("values", "distribution", "min", "max", "when"))
-    when = _read_when(path, entry.get("when") or {}, above)
+    when = _read_when(path, {} if entry.get("when") is None else entry["when"], above)
     if ("values" in entry) == ("distribution" in entry):
         raise SpaceError(f"{what} needs either 'values' or 'distribution', and not both; got {dict(entry)}.")
     if "values" in entry:
@@ -283,6 +295,8 @@ def _read_when(path: str, when: Any, above: list[Parameter]) -> dict[str, tuple[
             names = ", ".join(earlier) or "none"
             raise SpaceError(f"Parameter {path!r}: 'when' may name only parameters above it ({names}); got {name!r}.")
         values = tuple(wanted) if isinstance(wanted, list) else (wanted,)
+        if not values:
+            raise SpaceError(f"Parameter {path!r}: 'when' gives {name} no value, so it would never be drawn.")
         for value in values:
             if not earlier[name].contains(value):
                 entry = earlier[name].sweep_entry()

@@ -168,6 +168,7 @@ class DataConfig:
             require(fits, "data.crop", size, self.crop)
         if self.val_fraction is not None:
             require(0 < self.val_fraction < 1, "data.val_fraction", "between 0 and 1, both excluded", self.val_fraction)
+        require(self.split_seed >= 0, "data.split_seed", "at least 0", self.split_seed)
         if self.max_images is not None:
             require(self.max_images >= 2, "data.max_images", "at least 2 or null", self.max_images)
         choose("data.on_error", self.on_error, ("fail", "skip"))

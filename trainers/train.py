@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("config", type=Path, help="TrialConfig as YAML, such as runs/<name>/trials/<id>/config.yaml")
     parser.add_argument("--folder", type=Path, default=Path("trial"), help="where checkpoints go (default: trial)")
     parser.add_argument("settings", nargs="*", help="settings to change, such as training.epochs=3")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     try:
         config = read_config(arguments.config, arguments.settings)
         check_weights(config.model)
@@ -34,6 +34,9 @@ def main() -> int:
             )
     except (ConfigError, DataError, CheckpointError) as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{error.filename or arguments.folder} cannot be written: {error.strerror}.", file=sys.stderr)
         return 2
     except TrainingError as error:
         print(error, file=sys.stderr)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from search import columns
 from search.results import Table
 from search.run_folder import RunFolder
-from trainers.config import TrialConfig
+from trainers.config import ModelConfig, OptimizerConfig, TrainingConfig, TrialConfig
 
 START = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 CLASSES = ("background", "building", "vehicle, small", "<script>alert(1)</script>", "草地 ünïcode", 'a "pool"')
@@ -100,7 +100,8 @@ def begin_run(path: Path, *, classes: Sequence[str] = CLASSES, **data: Any) -> S
 
 def config_of(profile: Mapping[str, Any], lr: float) -> TrialConfig:
     """The configuration of a trial that drew this architecture."""
-    return TrialConfig().replace({**profile, "optimizer.lr": lr, "training.epochs": EPOCHS})
+    model = ModelConfig(**{path.removeprefix("model."): value for path, value in profile.items()})
+    return TrialConfig(model=model, optimizer=OptimizerConfig(lr=lr), training=TrainingConfig(epochs=EPOCHS))
 
 
 def add_architectures(sample: Sample) -> None:

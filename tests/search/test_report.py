@@ -106,7 +106,7 @@ def test_missing_values_are_null(page: str) -> None:
     trials = {trial["id"]: trial for trial in payload(page)["trials"]}
     assert trials["t0026"]["miou"] is None
     assert trials["t0024"]["train_time_s"] is None
-    assert "NaN" not in page.split('id="payload">')[1].split("</script>")[0]
+    assert "NaN" not in page.split('id="payload">')[1].split("</script>", maxsplit=1)[0]
 
 
 def test_interrupted_trials_have_their_own_configuration(run: RunFolder) -> None:

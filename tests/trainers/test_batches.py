@@ -9,6 +9,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from trainers.augmentations import build_augmentation
 from trainers.batches import Batch, count_batches, evaluation_batches, normalise, training_batches
@@ -108,7 +109,7 @@ def test_no_thread_is_left(leave: str) -> None:
 
 
 def test_an_error_in_the_thread_reaches_the_consumer() -> None:
-    def refuse(image: np.ndarray, **_: object) -> np.ndarray:  # type: ignore[type-arg]
+    def refuse(_: NDArray[np.uint8], **__: object) -> NDArray[np.uint8]:
         raise RuntimeError("no such picture")
 
     batches = training_batches(make_split(8), A.Compose([A.Lambda(image=refuse)]), None, 4, 0, 1)

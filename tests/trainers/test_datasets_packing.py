@@ -57,7 +57,7 @@ OPEN = """
 import sys
 from trainers.config import DataConfig
 from trainers.datasets import open_dataset
-data = open_dataset(DataConfig(height=48, width=64, cache=sys.argv[1]))
+data = open_dataset(DataConfig(height=48, width=64, max_images=60, cache=sys.argv[1]))
 print(data.train.images[7].sum())
 """
 

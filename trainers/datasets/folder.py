@@ -46,8 +46,8 @@ class FilePair:
     coding: MaskCoding
 
     def fingerprint(self) -> str:
-        """Name, sizes and times of change; a file that is not readable now is reported when it is loaded."""
-        parts = [self.name]
+        """Name, coding, sizes and times of change; a file that is not readable is reported when it is loaded."""
+        parts = [self.name, self.coding.fingerprint]
         for path in (self.image, self.mask):
             try:
                 stat = path.stat()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,12 @@ class MaskCoding:
     classes: tuple[SegmentationClass, ...]
     values: Mapping[int, int]
     colors: Mapping[Color, int]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with what any stored value or colour stands for."""
+        state = repr((sorted(self.values.items()), sorted(self.colors.items())))
+        return hashlib.sha256(state.encode()).hexdigest()[:16]
 
     def read(self, path: Path) -> NDArray[np.uint8]:
         """Class indices, shape (height, width).

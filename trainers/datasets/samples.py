@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.config import DataConfig
+from trainers.config import DataConfig, TrialError
 
 IGNORE_INDEX = 255
 """Mask value of pixels that count neither in the loss nor in a metric."""
@@ -17,7 +17,7 @@ IGNORE_INDEX = 255
 DEFAULT_VAL_FRACTION = 0.2
 
 
-class DataError(ValueError):
+class DataError(TrialError):
     """Data that cannot be used. The message is for the user: what is wrong, where, and what would be right."""
 
 
@@ -33,7 +33,7 @@ class SegmentationClass:
     color: tuple[int, int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """Images and masks of one split, memory-mapped and read-only.
 

@@ -1,0 +1,223 @@
+"""The page in a real browser, opened from disk with the network cut."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from run_samples import EPOCHS, add_trial, begin_run, full_run
+
+from search import columns
+from search.reporting import build_report
+from search.run_folder import RunFolder
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH"),
+]
+
+POINT = ".scatterlayer .trace path.point"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    run = full_run(tmp_path_factory.mktemp("runs") / "demo")
+    build_report(run)
+    return run
+
+
+def opened(browser: Browser, run: RunFolder, width: int = 1280) -> tuple[Page, list[str]]:
+    """The page, drawn, and the list that its complaints and requests go to."""
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    context.set_offline(True)
+    trouble: list[str] = []
+    page = context.new_page()
+    page.on("console", lambda message: trouble.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("dialog", lambda dialog: trouble.append(dialog.message))
+    page.on("request", lambda request: trouble.append(request.url) if not allowed(request.url) else None)
+    page.goto((run.report / "index.html").as_uri())
+    expect(page.locator("#pareto-chart .main-svg").first).to_be_visible()
+    return page, trouble
+
+
+def allowed(url: str) -> bool:
+    return url.startswith(("data:", "blob:")) or url.endswith("/report/index.html")
+
+
+@pytest.fixture
+def page(browser: Browser, demo: RunFolder) -> Iterator[Page]:
+    page, trouble = opened(browser, demo)
+    yield page
+    page.context.close()
+    assert trouble == []
+
+
+def last_point(page: Page) -> tuple[float, float]:
+    """Where the last trial of the Pareto plot is on the screen."""
+    point = page.locator(f"#pareto-chart {POINT}").last
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    assert box
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def column(page: Page, table: str, key: str) -> list[str]:
+    index = page.locator(f"#{table} thead th").evaluate_all(
+        "(cells, key) => cells.findIndex((cell) => cell.dataset.key === key)", key
+    )
+    cells: list[str] = page.locator(f"#{table} tbody tr:not([hidden])").evaluate_all(
+        "(rows, index) => rows.map((row) => row.cells[index].dataset.v)", index
+    )
+    return cells
+
+
+def test_nasty_names_are_text(page: Page) -> None:
+    assert page.title() == "demo – segmentation search"
+    expect(page.locator("header .classes li").nth(3)).to_have_text("<script>alert(1)</script>")
+    expect(page.locator("header .classes li").nth(4)).to_have_text("草地 ünïcode")
+    expect(page.locator("#pareto-chart .annotation-text")).to_contain_text("all <b>background</b> 0.094")
+    assert page.locator("main em, main img, main b").count() == 0
+
+
+def test_nothing_is_wider_than_a_phone(browser: Browser, demo: RunFolder) -> None:
+    page, trouble = opened(browser, demo, width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.context.close()
+    assert trouble == []
+
+
+def test_hover_tells_the_configuration(page: Page) -> None:
+    page.mouse.move(*last_point(page))
+    hover = page.locator("#pareto-chart .hovertext")
+    expect(hover).to_contain_text("unet small")
+    expect(hover).to_contain_text("optimizer.lr")
+    expect(hover).to_contain_text(f"completed, epoch {EPOCHS} of {EPOCHS}")
+
+
+def test_click_selects_the_trial_everywhere(page: Page) -> None:
+    curves = page.locator("#curve-chart .scatterlayer .trace").count()
+    page.mouse.click(*last_point(page))
+    expect(page.locator("#selected h3")).to_contain_text("unet small")
+    chosen = page.locator("#trials-table tr.selected")
+    expect(chosen).to_have_count(1)
+    trial = chosen.get_attribute("data-trial")
+    assert trial
+    expect(page.locator("#selected h3")).to_contain_text(trial)
+    expect(page.locator("#curve-chart .scatterlayer .trace")).to_have_count(curves + 2)
+    page.locator("#trials-table tr.selected button.trial").click()
+    expect(page.locator("#selected")).to_be_hidden()
+    expect(page.locator("tr.selected")).to_have_count(0)
+
+
+def test_reason_of_a_failure_is_shown_as_text(page: Page) -> None:
+    page.locator("#trials-table tr[data-trial=t0025] button.trial").click()
+    expect(page.locator("#selected")).to_contain_text('RuntimeError: "boom" </script><script>document.title')
+    assert page.title() == "demo – segmentation search"
+
+
+def test_axis_can_be_chosen(page: Page) -> None:
+    ticks = set()
+    for axis, heading in {"size_mb": "size, MB", "params": "parameters", "train_time_s": "training, s"}.items():
+        page.locator("#axis").select_option(axis)
+        expect(page.locator("#pareto-chart .xtitle")).to_have_text(f"{heading} (log scale)")
+        expect(page.locator(f"#pareto-chart {POINT}")).to_have_count(15 + 9 + 1 + (axis == "train_time_s") * 2)
+        ticks.add(tuple(page.locator("#pareto-chart .xtick").all_inner_texts()))
+    assert len(ticks) == 3
+
+
+def test_stopped_trials_can_be_hidden(page: Page) -> None:
+    points = page.locator(f"#pareto-chart {POINT}")
+    expect(points).to_have_count(15 + 9 + 1)
+    page.locator("#show-stopped").uncheck()
+    expect(points).to_have_count(15)
+
+
+def test_sorting_by_number_keeps_missing_values_last(page: Page) -> None:
+    header = page.locator("#trials-table thead th[data-key=miou] button")
+    for order in ("ascending", "descending"):
+        header.click()
+        expect(page.locator("#trials-table thead th[data-key=miou]")).to_have_attribute("aria-sort", order)
+        cells = column(page, "trials-table", "miou")
+        values = [float(text) for text in cells if text]
+        assert values == sorted(values, reverse=order == "descending")
+        assert cells.index("") == len(values) == 27
+    page.locator("#trials-table thead th[data-key=state] button").click()
+    states = column(page, "trials-table", "state")
+    assert states == sorted(states)
+
+
+def test_trials_can_be_filtered_by_state_and_text(page: Page) -> None:
+    page.locator("#filters input[value=completed]").uncheck()
+    assert set(column(page, "trials-table", "state")) == {"stopped", "infeasible", "failed", "interrupted"}
+    page.locator("#find").fill("vgg11")
+    assert column(page, "trials-table", "trial_id") == ["t0024"]
+    expect(page.locator("#shown-trials")).to_have_text("1 of 29 shown")
+
+
+def test_curves_can_be_smoothed_and_chosen(page: Page) -> None:
+    line = page.locator("#curve-chart .scatterlayer .js-line").first
+    raw = line.get_attribute("d")
+    page.locator("#smooth").check()
+    smooth = line.get_attribute("d")
+    assert raw != smooth
+    page.locator("#curve-metric").select_option("val_loss")
+    expect(page.locator("#curve-chart .ytitle")).to_have_text("validation loss")
+    ends = page.locator(f"#curve-chart {POINT}")
+    expect(ends).to_have_count(28)
+    page.locator("#curve-trials").select_option("front")
+    expect(ends).to_have_count(5)
+
+
+def test_legend_hides_an_architecture(page: Page) -> None:
+    ends = page.locator(f"#curve-chart {POINT}")
+    before = ends.count()
+    page.locator("#curve-chart .legendtoggle").first.click()
+    expect(ends).not_to_have_count(before)
+
+
+def test_front_is_copied_as_csv(page: Page, demo: RunFolder) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#copy-front").click()
+    expect(page.locator("#copied")).to_have_text("Copied.")
+    copied = list(csv.DictReader(io.StringIO(page.evaluate("navigator.clipboard.readText()"))))
+    with (demo.report / "front.csv").open(newline="", encoding="utf-8") as stream:
+        written = list(csv.DictReader(stream))
+    for name in (columns.TRIAL_ID, columns.MIOU, "optimizer.lr"):
+        pairs = zip([row[name] for row in copied], [row[name] for row in written], strict=True)
+        assert all(a == b or math.isclose(float(a), float(b), rel_tol=1e-6) for a, b in pairs)
+
+
+@pytest.mark.parametrize("kind", ["nothing", "stopped", "constant"])
+def test_poor_runs_give_a_page_without_complaint(browser: Browser, tmp_path: Path, kind: str) -> None:
+    sample = begin_run(tmp_path / kind)
+    if kind == "stopped":
+        add_trial(sample, 0, columns.STOPPED, 0, epochs=2, miou=math.nan)
+    for index in range(3 if kind == "constant" else 0):
+        add_trial(sample, index, columns.COMPLETED, 0, epochs=1, miou=0.3, val_loss=math.nan)
+    run = sample.run
+    build_report(run)
+    page, trouble = opened(browser, run)
+    if kind in ("nothing", "stopped"):
+        expect(page.locator("#pareto-chart")).to_contain_text("No trial has mIoU and latency")
+        expect(page.locator("#front")).to_contain_text("There is no front")
+    else:
+        expect(page.locator("#answer .card")).to_have_count(1)
+    page.context.close()
+    assert trouble == []

@@ -1,0 +1,275 @@
+"""A whole search through its command: real Ray, Optuna, Parquet and W&B client, on the built-in data set."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pyarrow.dataset as ds
+import pytest
+import torch
+
+from search import columns
+from search.run_folder import RunFolder
+from trainers.config import TrialConfig
+
+SPACE = """\
+question: Does a tiny UNet beat a tiny DeepLab?
+parameters:
+  model.architecture: {values: [unet, deeplab]}
+  model.base_channels: {values: [2, 4], when: {model.architecture: unet}}
+  optimizer.lr: {distribution: log_uniform_values, min: 1.0e-4, max: 1.0e-2}
+baselines:
+  - {model.architecture: unet, model.base_channels: 4, optimizer.lr: 5.0e-3}
+fixed: {model.size: small, model.backbone: mobilenet_v3_small, model.aspp: false, model.decoder_channels: 8,
+        training.batch_size: 4, training.precision: fp32}
+"""
+SETTINGS = ["space=tiny", "data.height=32", "data.width=32", "data.max_images=12", "tracking.mode=offline"]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "conf" / "space").mkdir(parents=True)
+    (folder / "conf" / "space" / "tiny.yaml").write_text(SPACE)
+    return folder
+
+
+def command(*settings: str) -> list[str]:
+    return [sys.executable, "-m", "search.run", "--config-dir", "conf", *settings]
+
+
+def run(workplace: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*settings), cwd=workplace, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.fixture(scope="module")
+def finished(workplace: Path) -> tuple[RunFolder, str]:
+    """A search of six trials that came to its end, and what it printed."""
+    done = run(workplace, *SETTINGS, "run=whole", "num_trials=6", "training.epochs=4", "scheduler.eta=2")
+    assert done.returncode == 0, done.stderr
+    return RunFolder(workplace / "runs" / "whole"), done.stdout
+
+
+def rows(run_folder: RunFolder, table: str) -> list[dict[str, Any]]:
+    """Read as a stranger does: pyarrow on the folder, none of our code."""
+    found: list[dict[str, Any]] = ds.dataset(run_folder.results / table, format="parquet").to_table().to_pylist()
+    return found
+
+
+def assert_sound(run_folder: RunFolder, num_trials: int, epochs: int) -> None:
+    """Every trial exactly once, no (trial, epoch) twice, no gap, and Optuna agrees."""
+    trials = rows(run_folder, "trials")
+    assert len(trials) == len({row[columns.TRIAL_ID] for row in trials}) == num_trials
+    assert {row[columns.STATE] for row in trials} <= {columns.COMPLETED, columns.STOPPED}
+    reported: dict[str, list[int]] = {}
+    for row in rows(run_folder, "epochs"):
+        reported.setdefault(row[columns.TRIAL_ID], []).append(row[columns.EPOCH])
+    for row in trials:
+        expected = epochs if row[columns.STATE] == columns.COMPLETED else row[columns.EPOCH]
+        assert sorted(reported[row[columns.TRIAL_ID]]) == list(range(1, expected + 1))
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{run_folder.storage}")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * num_trials
+    completed = [row for row in trials if row[columns.STATE] == columns.COMPLETED]
+    feasible = [trial for trial in study.trials if all(value <= 0 for value in trial.constraints.values())]
+    assert len(feasible) == len(completed)
+
+
+def test_search_ends_with_sound_results(finished: tuple[RunFolder, str]) -> None:
+    run_folder, _ = finished
+    assert_sound(run_folder, 6, 4)
+    states = [row[columns.STATE] for row in rows(run_folder, "trials")]
+    assert columns.COMPLETED in states
+    assert columns.STOPPED in states
+
+
+def test_baseline_is_drawn_first(finished: tuple[RunFolder, str]) -> None:
+    first = min(rows(finished[0], "trials"), key=lambda row: row[columns.TRIAL_ID])
+    assert (first["model.architecture"], first["model.base_channels"], first["optimizer.lr"]) == ("unet", 4, 5e-3)
+
+
+def test_row_has_the_metrics_of_the_kept_checkpoint(finished: tuple[RunFolder, str]) -> None:
+    run_folder, _ = finished
+    for row in rows(run_folder, "trials"):
+        folder = run_folder.trials / row[columns.TRIAL_ID]
+        kept = sorted(path.name for path in folder.iterdir())
+        if row[columns.STATE] == columns.STOPPED:
+            assert kept == ["config.yaml"]
+            continue
+        assert kept == ["best.pt", "config.yaml"]
+        best = torch.load(folder / "best.pt", weights_only=True)
+        assert best["metrics"]["miou"] == row[columns.MIOU]
+        assert best["metrics"]["epoch"] == row[columns.BEST_EPOCH]
+        config = TrialConfig.from_dict(json.loads(row[columns.CONFIG]))
+        assert TrialConfig.load(folder / "config.yaml") == config
+        assert config.optimizer.lr == row["optimizer.lr"]
+
+
+def test_architectures_are_measured(finished: tuple[RunFolder, str]) -> None:
+    measured = rows(finished[0], "architectures")
+    assert len(measured) == 3
+    for row in measured:
+        assert 0 < row[columns.LATENCY_MS] <= row[columns.LATENCY_P95_MS]
+        assert row[columns.FEASIBLE]
+        assert row[columns.SIZE_MB] * 1e6 >= 4 * row[columns.PARAMS]
+
+
+def test_terminal_shows_front_and_places(finished: tuple[RunFolder, str]) -> None:
+    run_folder, printed = finished
+    assert "6 trials of space tiny" in printed
+    assert "mIoU" in printed
+    assert str(run_folder.report / "index.html") in printed
+    assert "python -m search.report run=whole" in printed
+    for noise in ("ray::", "Tune Status", "WARNING", "wandb:"):
+        assert noise not in printed
+
+
+def test_report_has_reference_lines(finished: tuple[RunFolder, str]) -> None:
+    run_folder, _ = finished
+    references = {item["label"]: item["miou"] for item in run_folder.read_data()["references"]}
+    assert "untrained model" in references
+    assert all(0 <= miou < 0.2 for miou in references.values())
+    page = (run_folder.report / "index.html").read_text()
+    assert all(label in page for label in references)
+
+
+def test_wandb_has_a_run_a_trial(finished: tuple[RunFolder, str], tmp_path: Path) -> None:
+    run_folder, _ = finished
+    by_id = {row[columns.TRIAL_ID]: row for row in rows(run_folder, "trials")}
+    files = sorted(run_folder.wandb.glob("offline-run-*/run-*.wandb"))
+    assert len(files) == len(by_id)
+    for file in files:
+        records = inspect_offline(file, tmp_path)
+        trial_id = file.stem.rpartition("-")[2]
+        row = by_id[trial_id]
+        history = [record for record in records if "history" in record]
+        assert len(history) == row[columns.EPOCH]
+        text = json.dumps(records)
+        assert row[columns.STATE] in text
+        assert "learning rate" not in text
+        assert "base_channels" in text
+
+
+def inspect_offline(file: Path, tmp_path: Path) -> list[dict[str, Any]]:
+    """The records of an offline run, decoded by wandb's own command."""
+    wandb = shutil.which("wandb", path=str(Path(sys.executable).parent))
+    assert wandb is not None
+    done = subprocess.run(
+        [wandb, "leet", "inspect", "--json", str(file)], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def test_existing_name_is_refused(finished: tuple[RunFolder, str], workplace: Path) -> None:
+    before = finished[0].config.read_text()
+    done = run(workplace, *SETTINGS, "run=whole")
+    assert done.returncode == 2
+    assert "resume=whole" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert finished[0].config.read_text() == before
+
+
+def test_dry_run_writes_nothing(workplace: Path) -> None:
+    done = run(workplace, *SETTINGS, "run=dry", "dry_run=true", "num_trials=7")
+    assert done.returncode == 0, done.stderr
+    assert "7 trials" in done.stdout
+    assert "unet" in done.stdout
+    assert not (workplace / "runs" / "dry").exists()
+
+
+def start_and_wait(workplace: Path, name: str, ready: Callable[[RunFolder], bool]) -> subprocess.Popen[str]:
+    """Start a search and return once ``ready`` says so of its folder."""
+    settings = [*SETTINGS, f"run={name}", "num_trials=6", "training.epochs=6", "scheduler.eta=2"]
+    started = subprocess.Popen(
+        command(*settings), cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    run_folder = RunFolder(workplace / "runs" / name)
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and started.poll() is None:
+        if ready(run_folder):
+            return started
+        time.sleep(0.05)
+    pytest.fail(f"the search never got that far: {started.communicate()[0]}")
+
+
+def some_trial_ended(run_folder: RunFolder) -> bool:
+    return any((run_folder.results / "trials").glob("*.parquet")) and any(run_folder.trials.glob("*/last.pt"))
+
+
+def test_killed_driver_resumes_where_it_was(workplace: Path) -> None:
+    started = start_and_wait(workplace, "killed", some_trial_ended)
+    os.kill(started.pid, signal.SIGKILL)
+    started.wait()
+    run_folder = RunFolder(workplace / "runs" / "killed")
+    before = {row[columns.TRIAL_ID]: row for row in rows(run_folder, "trials")}
+    epochs_before = {(row[columns.TRIAL_ID], row[columns.EPOCH]): row for row in rows(run_folder, "epochs")}
+    assert before
+
+    done = run(workplace, "resume=killed")
+    assert done.returncode == 0, done.stderr
+    assert_sound(run_folder, 6, 6)
+    after = {row[columns.TRIAL_ID]: row for row in rows(run_folder, "trials")}
+    assert {trial_id: after[trial_id] for trial_id in before} == before
+    epochs_after = {(row[columns.TRIAL_ID], row[columns.EPOCH]): row for row in rows(run_folder, "epochs")}
+    assert {key: epochs_after[key] for key in epochs_before} == epochs_before
+
+
+def test_ctrl_c_ends_cleanly_and_resumes(workplace: Path) -> None:
+    started = start_and_wait(workplace, "stopped", some_trial_ended)
+    started.send_signal(signal.SIGINT)
+    printed, _ = started.communicate(timeout=120)
+    run_folder = RunFolder(workplace / "runs" / "stopped")
+    assert started.returncode == 130, printed
+    assert "Traceback" not in printed
+    assert "python -m search.run resume=stopped" in printed
+    assert columns.INTERRUPTED in [row[columns.STATE] for row in rows(run_folder, "trials")]
+    assert (run_folder.report / "index.html").exists()
+
+    done = run(workplace, "resume=stopped")
+    assert done.returncode == 0, done.stderr
+    assert_sound(run_folder, 6, 6)
+
+
+def test_constraint_keeps_architectures_from_training(workplace: Path) -> None:
+    done = run(
+        workplace, *SETTINGS, "run=limited", "num_trials=3", "training.epochs=1", "constraints.params=100000",
+        "sampler.name=random",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    trials = rows(RunFolder(workplace / "runs" / "limited"), "trials")
+    trained = [row for row in trials if row[columns.STATE] == columns.COMPLETED]
+    refused = [row for row in trials if row[columns.STATE] == columns.INFEASIBLE]
+    assert len(trained) == 3
+    assert all(row[columns.PARAMS] <= 100_000 for row in trained)
+    assert refused
+    assert all(row[columns.EPOCH] == 0 and "params" in row[columns.REASON] for row in refused)
+
+
+def test_nothing_feasible_names_the_closest(workplace: Path) -> None:
+    done = run(workplace, *SETTINGS, "run=none", "constraints.params=10")
+    assert done.returncode == 2
+    assert "The closest is unet" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_failed_trial_does_not_end_the_search(workplace: Path) -> None:
+    space = SPACE.replace("log_uniform_values, min: 1.0e-4, max: 1.0e-2", "log_uniform_values, min: 1.0e-4, max: 1.0e30")
+    (workplace / "conf" / "space" / "wild.yaml").write_text(space.replace("optimizer.lr: 5.0e-3", "optimizer.lr: 1.0e30"))
+    settings = [item for item in SETTINGS if item != "space=tiny"]
+    done = run(workplace, *settings, "space=wild", "run=wild", "num_trials=3", "training.epochs=2", "optimizer.name=sgd")
+    assert done.returncode == 0, done.stderr
+    run_folder = RunFolder(workplace / "runs" / "wild")
+    trials = {row[columns.TRIAL_ID]: row for row in rows(run_folder, "trials")}
+    assert len(trials) == 3
+    assert trials["t0000"][columns.STATE] == columns.FAILED
+    assert "loss became" in trials["t0000"][columns.REASON]
+    assert "Traceback" in (run_folder.trials / "t0000" / "error.txt").read_text()
