@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,9 @@ import ray
 
 from cluster.nodes import ClusterError, Node
 
+PROBE_S = 5.0
+"""Longest wait for the head of a cluster; Ray itself would try for minutes."""
+
 
 @contextmanager
 def connect(address: str | None) -> Iterator[tuple[Node, ...]]:
@@ -23,6 +27,8 @@ def connect(address: str | None) -> Iterator[tuple[Node, ...]]:
         ClusterError: no cluster answers at ``address``.
     """
     try:
+        if address is not None and address != "auto":
+            _probe(address)
         # "local" in words: without an address Ray would join any cluster it finds on this machine.
         ray.init(
             address=address or "local",
@@ -30,7 +36,7 @@ def connect(address: str | None) -> Iterator[tuple[Node, ...]]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         if address is None:
             raise
         raise ClusterError(
@@ -41,6 +47,15 @@ def connect(address: str | None) -> Iterator[tuple[Node, ...]]:
         yield alive_nodes()
     finally:
         ray.shutdown()
+
+
+def _probe(address: str) -> None:
+    """Raise OSError unless something listens at ``address``, ValueError unless it is ``<host>:<port>``."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("it is neither 'auto' nor <host>:<port>")
+    with socket.create_connection((host, int(port)), timeout=PROBE_S):
+        pass
 
 
 def alive_nodes() -> tuple[Node, ...]:

@@ -88,6 +88,8 @@ class ArchitectureTable:
 
     def summary(self) -> str:
         """What was measured, in one line."""
+        if not self._rows:
+            return "Too many architectures to measure ahead: each is when it is first drawn, while no trial runs"
         times = sorted(row[columns.LATENCY_MS] for row in self._rows.values())
         device = next(iter(self._rows.values()))[columns.DEVICE_NAME]
         broken = sum(self.reason(row) is not None for row in self._rows.values())

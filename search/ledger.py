@@ -36,6 +36,8 @@ class TrialRecord:
     """Epoch to its row of the table ``epochs``."""
     state: str | None = None
     """None while it runs."""
+    device: str | None = None
+    """Where it trains, once that is known."""
 
     @property
     def epoch(self) -> int:
@@ -80,7 +82,7 @@ class TrialRecord:
             columns.SEED: self.config.training.seed,
             columns.STARTED_AT: self.started_at,
             columns.ENDED_AT: ended_at,
-            columns.DEVICE: self.architecture[columns.DEVICE_NAME],
+            columns.DEVICE: self.device,
             columns.ARCHITECTURE: architecture_key(self.config),
             columns.CONFIG: json.dumps(self.config.to_dict()),
         }
@@ -123,6 +125,7 @@ class Ledger:
         Of ``metrics`` the columns of the table ``epochs`` are kept; Ray adds its own.
         """
         trial = self.trials[trial_id]
+        trial.device = metrics.get(columns.DEVICE)
         epoch = metrics[columns.EPOCH]
         if epoch not in trial.epochs:
             known = {name: _value(name, metrics[name]) for name in metrics if name in self._epoch_rows.columns}

@@ -51,7 +51,7 @@ def start(config: SearchConfig) -> int:
             try:
                 start_run(plan, run)
                 return search(plan, run, mode)
-            except (ConfigError, KeyboardInterrupt):
+            except BaseException:
                 if not any(run.trials.glob("*")):
                     shutil.rmtree(run.path)  # No trial began: the name is free again.
                 raise

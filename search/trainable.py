@@ -19,8 +19,9 @@ from ray.tune.result import DONE
 from search import columns
 from trainers.config import DataConfig, TrialConfig
 from trainers.datasets import SegmentationData, open_dataset
-from trainers.loop import EpochResult, train
+from trainers.loop import EpochResult, resolve_device, train
 from trainers.models import check_weights
+from trainers.profiling import device_name
 
 TRIAL_ID, CONFIG, FOLDER, THREADS = "id", "trial", "folder", "threads"
 """Keys of the Tune configuration of a trial."""
@@ -68,7 +69,8 @@ class TrialActor(tune.Trainable):
         metrics = dataclasses.asdict(result)
         iou = metrics.pop("iou")
         metrics |= {columns.iou_column(item.name): value for item, value in zip(data.classes, iou, strict=True)}
-        return metrics | {DONE: result.epoch >= trial.training.epochs}
+        device = device_name(resolve_device(trial.training.device))
+        return metrics | {columns.DEVICE: device, DONE: result.epoch >= trial.training.epochs}
 
     def _open(self, config: DataConfig) -> SegmentationData:
         if config not in self._datasets:

@@ -103,7 +103,8 @@ def run_trials(search: Search, share: Share, ray_folder: Path) -> None:
         }
     )
     tune.run(
-        tune.with_resources(trainable.TrialActor, {"cpu": share.cpus, "gpu": share.gpus}),
+        trainable.TrialActor,
+        resources_per_trial={"cpu": share.cpus, "gpu": share.gpus},
         name="tune",
         storage_path=str(ray_folder),
         search_alg=_Searcher(search, share.cpus),

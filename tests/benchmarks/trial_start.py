@@ -69,7 +69,8 @@ def start_times(reuse: bool, trials: int, folder: Path) -> list[float]:
         for index in range(trials)
     ]
     tune.run(
-        tune.with_resources(trainable.TrialActor, {"cpu": 1}),
+        trainable.TrialActor,
+        resources_per_trial={"cpu": 1},
         config=tune.grid_search(configs),
         storage_path=str(folder / "ray"),
         max_concurrent_trials=1,

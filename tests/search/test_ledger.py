@@ -68,7 +68,13 @@ def result(epoch: int, miou: float) -> dict[str, Any]:
         columns.TRAIN_LOSS: 2.0 / epoch,
         columns.TRAIN_TIME_S: 3.0 * epoch,
     }
-    return metrics | {columns.EPOCH_TIME_S: 3.0, "iou/grass": miou, "iou/car": math.nan, "training_iteration": 99}
+    return metrics | {
+        columns.DEVICE: "a processor",
+        columns.EPOCH_TIME_S: 3.0,
+        "iou/grass": miou,
+        "iou/car": math.nan,
+        "training_iteration": 99,
+    }
 
 
 def test_a_trial_from_its_start_to_its_row(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -186,19 +187,24 @@ def test_dry_run_writes_nothing(workplace: Path) -> None:
     assert not (workplace / "runs" / "dry").exists()
 
 
-def start_and_wait(workplace: Path, name: str, ready: Callable[[RunFolder], bool]) -> subprocess.Popen[str]:
-    """Start a search and return once ``ready`` says so of its folder."""
+@contextmanager
+def started(workplace: Path, name: str, ready: Callable[[RunFolder], bool]) -> Iterator[subprocess.Popen[str]]:
+    """A search under way, as soon as ``ready`` says so of its folder."""
     settings = [*SETTINGS, f"run={name}", "num_trials=6", "training.epochs=6", "scheduler.eta=2"]
-    started = subprocess.Popen(
+    process = subprocess.Popen(
         command(*settings), cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     run_folder = RunFolder(workplace / "runs" / name)
     deadline = time.monotonic() + 180
-    while time.monotonic() < deadline and started.poll() is None:
-        if ready(run_folder):
-            return started
-        time.sleep(0.05)
-    pytest.fail(f"the search never got that far: {started.communicate()[0]}")
+    try:
+        while not ready(run_folder):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, "the search never got that far"
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def some_trial_ended(run_folder: RunFolder) -> bool:
@@ -206,9 +212,9 @@ def some_trial_ended(run_folder: RunFolder) -> bool:
 
 
 def test_killed_driver_resumes_where_it_was(workplace: Path) -> None:
-    started = start_and_wait(workplace, "killed", some_trial_ended)
-    os.kill(started.pid, signal.SIGKILL)
-    started.wait()
+    with started(workplace, "killed", some_trial_ended) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
     run_folder = RunFolder(workplace / "runs" / "killed")
     before = {row[columns.TRIAL_ID]: row for row in rows(run_folder, "trials")}
     epochs_before = {(row[columns.TRIAL_ID], row[columns.EPOCH]): row for row in rows(run_folder, "epochs")}
@@ -224,11 +230,11 @@ def test_killed_driver_resumes_where_it_was(workplace: Path) -> None:
 
 
 def test_ctrl_c_ends_cleanly_and_resumes(workplace: Path) -> None:
-    started = start_and_wait(workplace, "stopped", some_trial_ended)
-    started.send_signal(signal.SIGINT)
-    printed, _ = started.communicate(timeout=120)
+    with started(workplace, "stopped", some_trial_ended) as process:
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=120)
     run_folder = RunFolder(workplace / "runs" / "stopped")
-    assert started.returncode == 130, printed
+    assert process.returncode == 130, printed
     assert "Traceback" not in printed
     assert "python -m search.run resume=stopped" in printed
     assert columns.INTERRUPTED in [row[columns.STATE] for row in rows(run_folder, "trials")]
@@ -237,6 +243,45 @@ def test_ctrl_c_ends_cleanly_and_resumes(workplace: Path) -> None:
     done = run(workplace, "resume=stopped")
     assert done.returncode == 0, done.stderr
     assert_sound(run_folder, 6, 6)
+
+
+def test_killed_trial_process_goes_on_from_its_checkpoint(workplace: Path) -> None:
+    with started(workplace, "bereft", lambda run_folder: any(run_folder.trials.glob("*/last.pt"))) as process:
+        found = subprocess.run(["pgrep", "-f", "ray::TrialActor"], capture_output=True, text=True, check=True)
+        actors = [int(pid) for pid in found.stdout.split() if descends(int(pid), process.pid)]
+        os.kill(actors[0], signal.SIGKILL)
+        printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, printed
+    assert_sound(RunFolder(workplace / "runs" / "bereft"), 6, 6)
+
+
+def descends(pid: int, ancestor: int) -> bool:
+    """Whether ``ancestor`` is among the parents of ``pid``."""
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return False
+
+
+def test_space_with_too_many_architectures_measures_them_as_drawn(workplace: Path) -> None:
+    wide = """
+parameters:
+  model.base_channels: {distribution: int_uniform, min: 2, max: 200}
+fixed: {model.size: small, training.batch_size: 4, training.precision: fp32}
+"""
+    (workplace / "conf" / "space" / "wide.yaml").write_text(wide)
+    settings = [item for item in SETTINGS if item != "space=tiny"]
+    done = run(
+        workplace, *settings, "space=wide", "run=wide", "num_trials=3", "training.epochs=2", "constraints.params=900000"
+    )
+    assert done.returncode == 0, done.stderr
+    run_folder = RunFolder(workplace / "runs" / "wide")
+    trials = rows(run_folder, "trials")
+    assert sum(row[columns.STATE] != columns.INFEASIBLE for row in trials) == 3
+    drawn = {row["model.base_channels"] for row in trials}
+    measured = {json.loads(row[columns.ARCHITECTURE])["base_channels"] for row in rows(run_folder, "architectures")}
+    assert measured == drawn
 
 
 def test_constraint_keeps_architectures_from_training(workplace: Path) -> None:
@@ -262,10 +307,16 @@ def test_nothing_feasible_names_the_closest(workplace: Path) -> None:
 
 
 def test_failed_trial_does_not_end_the_search(workplace: Path) -> None:
-    space = SPACE.replace("log_uniform_values, min: 1.0e-4, max: 1.0e-2", "log_uniform_values, min: 1.0e-4, max: 1.0e30")
-    (workplace / "conf" / "space" / "wild.yaml").write_text(space.replace("optimizer.lr: 5.0e-3", "optimizer.lr: 1.0e30"))
+    space = SPACE.replace(
+        "log_uniform_values, min: 1.0e-4, max: 1.0e-2", "log_uniform_values, min: 1.0e-4, max: 1.0e30"
+    )
+    (workplace / "conf" / "space" / "wild.yaml").write_text(
+        space.replace("optimizer.lr: 5.0e-3", "optimizer.lr: 1.0e30")
+    )
     settings = [item for item in SETTINGS if item != "space=tiny"]
-    done = run(workplace, *settings, "space=wild", "run=wild", "num_trials=3", "training.epochs=2", "optimizer.name=sgd")
+    done = run(
+        workplace, *settings, "space=wild", "run=wild", "num_trials=3", "training.epochs=2", "optimizer.name=sgd"
+    )
     assert done.returncode == 0, done.stderr
     run_folder = RunFolder(workplace / "runs" / "wild")
     trials = {row[columns.TRIAL_ID]: row for row in rows(run_folder, "trials")}
