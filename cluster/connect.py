@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-# Left unset, Ray guesses it from files earlier clusters left in the home folder, and driver and cluster may differ.
 
 import ray
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from search.run_folder import find_run
 from search.space_checks import check_reads, check_values, list_grid
 from spaces import Space, SpaceError, shipped_spaces
 from trainers.config import (
@@ -32,6 +33,8 @@ from trainers.config import (
 SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
 SCHEDULERS = ("asha", "none")
 TRACKING_MODES = ("auto", "online", "offline", "off")
+CHANGEABLE = ("num_trials", "cluster", "resources", "tracking")
+"""Settings that may differ when a run goes on; all others are the run's own."""
 DATA_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "scenes": {},
     "folder": {"height": 256, "width": 256},
@@ -241,7 +244,37 @@ def settle(config: SearchConfig, given: Collection[str]) -> SearchConfig:
                 f"space to DIR/space/mine.yaml, change it there, and run with --config-dir DIR space=mine."
             )
     fixed = {path: value for path, value in space.fixed.items() if path not in given}
-    return dataclasses.replace(config, space=dict(config.space) | {"fixed": fixed}, data=_absolute(config.data))
+    runs = str(Path(config.runs).expanduser().absolute())
+    space_content = dict(config.space) | {"fixed": fixed}
+    return dataclasses.replace(config, space=space_content, data=_absolute(config.data), runs=runs)
+
+
+def continued(config: SearchConfig, given: Collection[str]) -> SearchConfig:
+    """The settings of the run that ``config.resume`` names, with what may change taken from ``config``.
+
+    Args:
+        config: the composed settings.
+        given: names of the settings given on the command line.
+
+    Raises:
+        RunError: there is no such run.
+        ConfigError: a setting was given that is the run's own.
+    """
+    assert config.resume is not None
+    strange = [name for name in given if name.split(".")[0] not in ("resume", "runs", *CHANGEABLE)]
+    if strange:
+        raise ConfigError(
+            f"resume continues a run under its own settings; {', '.join(strange)} cannot be given. "
+            f"Only {', '.join(CHANGEABLE)} may change."
+        )
+    runs = Path(config.runs).expanduser().absolute()
+    own = load_config(find_run(runs, config.resume).config)
+    changes: dict[str, Any] = {name: getattr(config, name) for name in CHANGEABLE if _named(name, given)}
+    return dataclasses.replace(own, runs=str(runs), **changes)
+
+
+def _named(name: str, given: Collection[str]) -> bool:
+    return any(setting.split(".")[0] == name for setting in given)
 
 
 def _absolute(data: DataConfig) -> DataConfig:

@@ -189,7 +189,10 @@ class Search:
         """Show the stopping rule the recorded epochs in the order they came: its state is nothing else."""
         costs = {trial_id: _objectives(row) for trial_id, row in ended.items()}
         for draw in pending:
-            profile = self.architectures.row(self._base.replace(draw.assignment))
+            try:
+                profile = self.architectures.row(self._base.replace(draw.assignment))
+            except ConfigError:
+                continue  # It never trained, and next_trial records why.
             if profile is not None:
                 costs[draw.trial_id] = {name: profile[name] for name in columns.OBJECTIVES if name in profile}
         recorded = [row for epochs in self.ledger.recorded.values() for row in epochs.values()]

@@ -14,7 +14,7 @@ from rich.table import Table
 from cluster.nodes import Node
 from search import columns
 from search.architectures import ArchitectureTable, architecture_key, describe_architecture
-from search.config import ConstraintsConfig, SearchConfig, save_config, space_of
+from search.config import ConstraintsConfig, SearchConfig, save_config
 from search.engine import Search
 from search.ledger import Ledger, Observer, cell
 from search.resources import Share, share_of
@@ -54,15 +54,15 @@ class Plan:
         return [self.base.replace(model) for model in models]
 
 
-def plan_search(config: SearchConfig, data: SegmentationData, nodes: tuple[Node, ...]) -> Plan:
+def plan_search(
+    config: SearchConfig, space: Space, base: TrialConfig, data: SegmentationData, nodes: tuple[Node, ...]
+) -> Plan:
     """Check everything that can be checked without training.
 
     Raises:
         SpaceError, ConfigError: what is wrong and what would be right.
     """
-    space = space_of(config)
-    base = config.base_trial(space)
-    share = share_of(nodes, config.resources, config.training.device)
+    share = share_of(nodes, config.resources, base.training.device)
     plan = Plan(config, space, base, data, share, nodes)
     for trial in plan.architectures or [base]:
         check_weights(trial.model)
@@ -81,8 +81,8 @@ def start_run(plan: Plan, run: RunFolder) -> None:
             "classes": [{"name": item.name, "color": list(item.color)} for item in data.classes],
             "num_train": len(data.train),
             "num_val": len(data.val),
-            "height": plan.config.data.height,
-            "width": plan.config.data.width,
+            "height": plan.base.data.height,
+            "width": plan.base.data.width,
             "notes": list(data.notes),
             "parameters": list(plan.space.paths),
             "references": references(plan),

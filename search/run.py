@@ -8,7 +8,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from search.config import SearchConfig, check_overrides, register, settle, space_of
+from cluster.authentication import authenticate_local_cluster
+from search.config import SearchConfig, check_overrides, continued, register, settle, space_of
 from search.errors import errors_in_one_line
 
 
@@ -18,13 +19,15 @@ def _run(node: DictConfig) -> None:
         given = [override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task]
         config = OmegaConf.to_object(node)
         assert isinstance(config, SearchConfig)
-        if config.resume is None:
-            config = settle(config, given)
-            space_of(config)
+        resumed = config.resume
+        config = settle(config, given) if resumed is None else continued(config, given)
+        space_of(config)
+        if config.cluster.address is None:
+            authenticate_local_cluster()
         # torch and Ray take seconds to import: a misspelt setting should not wait for them.
         from search import session  # noqa: PLC0415
 
-        code = session.start(config) if config.resume is None else session.resume(config, given)
+        code = session.start(config) if resumed is None else session.resume(config, resumed)
     sys.exit(code)
 
 

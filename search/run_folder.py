@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,6 +93,20 @@ class RunFolder:
     def log(self) -> Path:
         """What the libraries said while the search ran."""
         return self.path / "search.log"
+
+    def require_writable_parent(self) -> None:
+        """Refuse early a place where the run's folder could not be made.
+
+        Raises:
+            RunError: naming the place and why.
+        """
+        parent = self.path.parent
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=parent):
+                pass
+        except OSError as error:
+            raise RunError(f"Runs cannot be written to {parent}: {error.strerror}. Set runs=<folder>.") from error
 
     @contextmanager
     def held(self) -> Iterator[None]:

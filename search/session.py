@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import functools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
 from cluster.connect import connect
 from search import columns
-from search.config import SearchConfig, load_config, save_config
+from search.config import SearchConfig, save_config, space_of
 from search.console import ProgressView
 from search.errors import log_to
 from search.ledger import Observer
@@ -24,11 +23,10 @@ from search.reporting.terminal import print_front
 from search.run_folder import RunError, RunFolder, find_run
 from search.tracking import Tracker, resolve_mode
 from search.tune_bridge import run_trials
-from trainers.config import ConfigError
-from trainers.datasets import open_dataset
+from spaces import Space
+from trainers.config import TrialConfig
+from trainers.datasets import SegmentationData, open_dataset
 
-RESUMABLE = ("resume", "runs", "num_trials", "cluster", "resources", "tracking")
-"""Settings that may differ when a run goes on; all others are the run's own."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -36,15 +34,16 @@ INTERRUPTED = 130
 def start(config: SearchConfig) -> int:
     """Run a new search; returns the exit code."""
     name = config.run or f"{config.space_name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    run = RunFolder.named(Path(config.runs).absolute(), name)
+    run = RunFolder.named(Path(config.runs), name)
     if run.path.exists():
         raise RunError(
             f"There is a run {name!r} already. Continue it with resume={name}, or choose another run=<name>."
         )
+    run.require_writable_parent()
     mode = resolve_mode(config.tracking.mode)
-    data = open_dataset(config.data)
+    space, base, data = open_data(config)
     with connect(config.cluster.address) as nodes:
-        plan = plan_search(config, data, nodes)
+        plan = plan_search(config, space, base, data, nodes)
         if config.dry_run:
             return say_plan(plan)
         with run.held():
@@ -55,6 +54,13 @@ def start(config: SearchConfig) -> int:
                 if not any(run.trials.glob("*")):
                     shutil.rmtree(run.path)  # No trial began: the name is free again.
                 raise
+
+
+def open_data(config: SearchConfig) -> tuple[Space, TrialConfig, SegmentationData]:
+    """The space, what its trials have in common, and the data set they share; packs it on first use."""
+    space = space_of(config)
+    base = config.base_trial(space)
+    return space, base, open_dataset(base.data)
 
 
 def say_plan(plan: Plan) -> int:
@@ -68,35 +74,26 @@ def say_plan(plan: Plan) -> int:
     return 0
 
 
-def resume(config: SearchConfig, given: list[str]) -> int:
-    """Continue an interrupted search under its own settings; returns the exit code."""
-    strange = [name for name in given if name.split(".")[0] not in RESUMABLE]
-    if strange:
-        raise ConfigError(
-            f"resume continues a run under its own settings; {', '.join(strange)} cannot be given. "
-            f"Only {', '.join(RESUMABLE[1:])} may change."
-        )
-    assert config.resume is not None
-    run = find_run(Path(config.runs).absolute(), config.resume)
-    changes = {name.split(".")[0] for name in given} - {"resume", "runs"}
-    own = dataclasses.replace(load_config(run.config), **{name: getattr(config, name) for name in changes})
-    mode = resolve_mode(own.tracking.mode)
-    data = open_dataset(own.data)
-    with run.held(), connect(own.cluster.address) as nodes:
-        plan = plan_search(own, data, nodes)
-        save_config(own, run.config)
+def resume(config: SearchConfig, name: str) -> int:
+    """Continue the interrupted search ``name``; returns the exit code."""
+    run = find_run(Path(config.runs), name)
+    mode = resolve_mode(config.tracking.mode)
+    space, base, data = open_data(config)
+    with run.held(), connect(config.cluster.address) as nodes:
+        plan = plan_search(config, space, base, data, nodes)
+        save_config(config, run.config)
         return search(plan, run, mode)
 
 
 def search(plan: Plan, run: RunFolder, mode: str) -> int:
     """Run the trials that are missing, then report; returns the exit code."""
     log_to(run.log)
-    console, config = Console(), plan.config
-    data = plan.data
-    console.print(f"{run.name}: {config.num_trials} trials of space {config.space_name}, {plan.share.describe()}")
-    console.print(f"Data {data.name}: {len(data.train)} training and {len(data.val)} validation images")
+    console, config, data = Console(), plan.config, plan.data
+    say = sayer(console)
+    say(f"{run.name}: {config.num_trials} trials of space {config.space_name}, {plan.share.describe()}")
+    say(f"Data {data.name}: {len(data.train)} training and {len(data.val)} validation images")
     for note in data.notes:
-        console.print(Text(f"  {note}"))
+        say(f"  {note}")
     before = [row for row in run.read_trials().to_pylist() if row[columns.STATE] != columns.INTERRUPTED]
     view = ProgressView(console, run.name, config.num_trials, before)
     tracker = None if mode == "off" else Tracker(config.tracking, mode, run.path, run.name)
@@ -104,7 +101,7 @@ def search(plan: Plan, run: RunFolder, mode: str) -> int:
     try:
         with console.status("Measuring the architectures") as status:
             running = build_search(plan, run, observers, status.update)
-        console.print(running.architectures.summary())
+        say(running.architectures.summary())
         with view:
             run_trials(running, plan.share, run.ray)
         interrupted = running.close()
@@ -119,7 +116,7 @@ def finish(run: RunFolder, console: Console, tracker: Tracker | None, interrupte
     record = read_record(run)
     files = build_report(run, record)
     print_front(record, console)
-    say = functools.partial(console.print, soft_wrap=True, highlight=False)
+    say = sayer(console)
     say(f"\nReport:  {files.page}\nResults: {run.results} (Parquet)")
     if tracker is not None:
         say(f"W&B:     {tracker.trouble or run.wandb}")
@@ -128,3 +125,8 @@ def finish(run: RunFolder, console: Console, tracker: Tracker | None, interrupte
         return INTERRUPTED
     say(f"\nReport again: python -m search.report run={run.name}")
     return 0
+
+
+def sayer(console: Console) -> Callable[[str], None]:
+    """Prints lines as they are: not wrapped where output is piped, and brackets in names are no markup."""
+    return functools.partial(console.print, soft_wrap=True, highlight=False, markup=False)

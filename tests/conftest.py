@@ -6,6 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from cluster.authentication import authenticate_local_cluster
+
+# Before any test module imports Ray, which reads it once: clusters that tests start have a token of their own.
+authenticate_local_cluster()
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

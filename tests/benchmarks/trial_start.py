@@ -16,12 +16,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster.connect import connect
+from cluster.authentication import authenticate_local_cluster
 
+authenticate_local_cluster()
 os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
 
 from ray import tune
 
+from cluster.connect import connect
 from search import trainable
 from trainers.config import TrialConfig
 from trainers.profiling import cpu_model

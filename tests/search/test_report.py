@@ -19,13 +19,12 @@ import pytest
 from run_samples import EPOCHS, START, add_architectures, add_trial, begin_run, full_run
 
 from search import columns
-from search.report import find_run
 from search.reporting import build_report
 from search.reporting.record import read_record
 from search.reporting.summary import BEST, FAST, KNEE, summarise
 from search.reporting.wording import count, quantity, seconds
 from search.results import ResultsError
-from search.run_folder import RunError, RunFolder
+from search.run_folder import RunError, RunFolder, find_run, latest_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -226,10 +225,10 @@ def test_a_failure_leaves_the_old_report(tmp_path: Path) -> None:
 
 def test_find_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="There is no run in"):
-        find_run(tmp_path, None)
+        latest_run(tmp_path)
     first, second = begin_run(tmp_path / "first").run, begin_run(tmp_path / "second").run
     os.utime(first.config, (START.timestamp(), START.timestamp()))
-    assert find_run(tmp_path, None) == second
+    assert latest_run(tmp_path) == second
     assert find_run(tmp_path, "first") == first
     with pytest.raises(RunError, match=r"Did you mean 'first'\? There are: first, second"):
         find_run(tmp_path, "frist")
