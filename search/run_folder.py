@@ -106,7 +106,9 @@ class RunFolder:
             with tempfile.TemporaryFile(dir=parent):
                 pass
         except OSError as error:
-            raise RunError(f"Runs cannot be written to {parent}: {error.strerror}. Set runs=<folder>.") from error
+            raise RunError(
+                f"The folder of runs {parent} cannot be written: {error.strerror}. Set runs=<folder>."
+            ) from error
 
     @contextmanager
     def held(self) -> Iterator[None]:

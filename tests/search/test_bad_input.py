@@ -181,4 +181,4 @@ def test_runs_that_exist_or_cannot_be(place: Path, search: Callable[..., Told]) 
     (place / "file").write_text("no folder")
     told = search("runs=file", *TINY)
     assert told.code == 2
-    assert "cannot be written: Not a directory. Set runs=<folder>" in told.err
+    assert "cannot be written: File exists. Set runs=<folder>" in told.err
