@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-slow lint bench clean
 
 demo: $(READY)  ## a real search on the built-in data set, in minutes and without an account
-	$(BIN)/python -m search.run num_trials=12
+	$(BIN)/python -m search.run num_trials=12 scheduler.eta=2 scheduler.grace_epochs=3
 
 test: $(READY)  ## the tests, in less than ten minutes on two cores
 	$(BIN)/python -m pytest

@@ -272,13 +272,11 @@ fixed: {model.size: small, training.batch_size: 4, training.precision: fp32}
 """
     (workplace / "conf" / "space" / "wide.yaml").write_text(wide)
     settings = [item for item in SETTINGS if item != "space=tiny"]
-    done = run(
-        workplace, *settings, "space=wide", "run=wide", "num_trials=3", "training.epochs=2", "constraints.params=900000"
-    )
+    done = run(workplace, *settings, "space=wide", "run=wide", "num_trials=2", "training.epochs=2")
     assert done.returncode == 0, done.stderr
     run_folder = RunFolder(workplace / "runs" / "wide")
     trials = rows(run_folder, "trials")
-    assert sum(row[columns.STATE] != columns.INFEASIBLE for row in trials) == 3
+    assert [row[columns.STATE] for row in trials] == [columns.COMPLETED] * 2
     drawn = {row["model.base_channels"] for row in trials}
     measured = {json.loads(row[columns.ARCHITECTURE])["base_channels"] for row in rows(run_folder, "architectures")}
     assert measured == drawn
