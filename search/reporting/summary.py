@@ -106,7 +106,8 @@ def _against(record: Record, top: float) -> str:
     references = [entry for entry in record.data["references"] if is_number(entry["miou"])]
     if not references:
         return ""
-    listed = " and ".join(f"{entry['label']} ({written(columns.MIOU, entry['miou'])})" for entry in references)
+    named = [f"{entry['label']} ({written(columns.MIOU, entry['miou'])})" for entry in references]
+    listed = " and ".join([", ".join(named[:-1]), named[-1]]) if len(named) > 1 else "".join(named)
     if top > max(entry["miou"] for entry in references):
         return f", against models that learned nothing: {listed}"
     return f", no more than a model that learned nothing: {listed}. Nothing useful was learned"
