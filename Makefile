@@ -13,7 +13,7 @@ test: $(READY)  ## the tests, in less than ten minutes on two cores
 	$(BIN)/python -m pytest
 
 test-slow: $(READY)  ## the proofs that take longer
-	$(BIN)/python -m pytest -m slow --timeout 1800
+	$(BIN)/python -m pytest -m slow --timeout 1800  # the last -m wins over the one in pyproject.toml
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

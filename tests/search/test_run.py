@@ -245,6 +245,7 @@ def test_ctrl_c_ends_cleanly_and_resumes(workplace: Path) -> None:
     assert_sound(run_folder, 6, 6)
 
 
+@pytest.mark.slow
 def test_killed_trial_process_goes_on_from_its_checkpoint(workplace: Path) -> None:
     with started(workplace, "bereft", lambda run_folder: any(run_folder.trials.glob("*/last.pt"))) as process:
         found = subprocess.run(["pgrep", "-f", "ray::TrialActor"], capture_output=True, text=True, check=True)
@@ -264,6 +265,7 @@ def descends(pid: int, ancestor: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_space_with_too_many_architectures_measures_them_as_drawn(workplace: Path) -> None:
     wide = """
 parameters:
