@@ -156,7 +156,6 @@ def test_wandb_has_a_run_a_trial(finished: tuple[RunFolder, str], tmp_path: Path
         assert len(history) == row[columns.EPOCH]
         text = json.dumps(records)
         assert row[columns.STATE] in text
-        assert "learning rate" not in text
         assert "base_channels" in text
 
 
