@@ -19,16 +19,8 @@ from yaml import YAMLError
 from search.run_folder import find_run
 from search.space_checks import check_reads, check_values, list_grid
 from spaces import Space, SpaceError, shipped_spaces
-from trainers.config import (
-    ConfigError,
-    DataConfig,
-    TrialConfig,
-    choose,
-    require,
-    schema,
-    setting_names,
-    unknown_setting,
-)
+from trainers.config import DataConfig, TrialConfig
+from trainers.settings import ConfigError, choose, require, schema, setting_names, unknown_setting
 
 SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
 SCHEDULERS = ("asha", "none")

@@ -16,7 +16,8 @@ from search.run_folder import RunFolder
 from search.sampler import Draw, Sampler
 from search.stopping import StoppingRule
 from trainers.checkpoint import Checkpoints
-from trainers.config import ConfigError, TrialConfig
+from trainers.config import TrialConfig
+from trainers.settings import ConfigError
 
 DRAWS_PER_TRIAL = 20
 """Draws after which a search gives up finding a feasible architecture for one more trial."""

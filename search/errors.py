@@ -13,7 +13,7 @@ from cluster.nodes import ClusterError
 from search.results import ResultsError
 from search.run_folder import RunError
 from spaces import SpaceError
-from trainers.config import TrialError
+from trainers.settings import TrialError
 
 USER_ERRORS = (TrialError, SpaceError, RunError, ResultsError, ClusterError)
 """Whose message is complete for the user."""

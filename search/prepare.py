@@ -23,13 +23,14 @@ from search.run_folder import RunFolder
 from search.sampler import Sampler
 from search.stopping import build_stopping
 from spaces import Parameter, Space
-from trainers.config import ConfigError, TrialConfig
+from trainers.config import TrialConfig
 from trainers.datasets import SegmentationData, open_dataset
 from trainers.datasets.samples import count_classes
 from trainers.evaluation import constant_prediction_metrics
 from trainers.loop import untrained_metrics
 from trainers.models import check_weights
 from trainers.profiling import count_architecture
+from trainers.settings import ConfigError
 
 PROFILED_AHEAD = 64
 """Spaces with at most so many architectures are profiled whole before the search, others as they are drawn."""

@@ -18,7 +18,7 @@ from search.reporting import build_report
 from search.reporting.record import read_record
 from search.reporting.terminal import print_front
 from search.run_folder import find_run, latest_run
-from trainers.config import schema
+from trainers.settings import schema
 
 HELP = """\
 Write the report of a run again, from its folder alone.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cluster.nodes import Node
 from search.config import ResourcesConfig
-from trainers.config import ConfigError
+from trainers.settings import ConfigError
 
 
 @dataclass(frozen=True)

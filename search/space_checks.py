@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spaces import Assignment, Parameter, Space, SpaceError
-from trainers.config import ARCHITECTURE_FIELDS, ConfigError, TrialConfig
+from trainers.config import ARCHITECTURE_FIELDS, TrialConfig
+from trainers.settings import ConfigError
 
 GRID_LIMIT = 10_000
 """Largest space that the sampler ``grid`` lists."""

@@ -16,7 +16,7 @@ from wandb.sdk.lib import wbauth
 from search import columns
 from search.config import TrackingConfig
 from search.ledger import TrialRecord
-from trainers.config import ConfigError
+from trainers.settings import ConfigError
 
 QUEUE_SIZE = 10_000
 """Events that may wait for W&B; beyond it tracking ends and says so, and the search goes on."""

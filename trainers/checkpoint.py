@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainers.config import TrialError
+from trainers.settings import TrialError
 
 VERSION = 1
 

@@ -15,13 +15,14 @@ import torch
 from trainers.augmentations import build_augmentation
 from trainers.batches import count_batches, evaluation_batches, normalise, training_batches
 from trainers.checkpoint import Checkpoints
-from trainers.config import ConfigError, TrialConfig
+from trainers.config import TrialConfig
 from trainers.datasets import SegmentationData, Split
 from trainers.evaluation import ConfusionMatrix, SegmentationMetrics
 from trainers.losses import build_loss
 from trainers.models import build_model
 from trainers.optimizers import build_optimizer, build_schedule
 from trainers.profiling import autocast, faster_precision, fresh_model
+from trainers.settings import ConfigError
 
 
 class TrainingError(RuntimeError):

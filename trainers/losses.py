@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainers.config import ConfigError, LossConfig
+from trainers.config import LossConfig
 from trainers.datasets import IGNORE_INDEX
+from trainers.settings import ConfigError
 
 
 class CrossEntropy(nn.Module):

@@ -9,10 +9,11 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from trainers.checkpoint import CheckpointError
-from trainers.config import ConfigError, TrialConfig
+from trainers.config import TrialConfig
 from trainers.datasets import DataError, open_dataset
 from trainers.loop import TrainingError, train
 from trainers.models import check_weights
+from trainers.settings import ConfigError
 
 
 def main() -> int:

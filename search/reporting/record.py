@@ -19,7 +19,8 @@ from search import columns, objectives
 from search.objectives import Row
 from search.results import last_rows
 from search.run_folder import RunError, RunFolder
-from trainers.config import ARCHITECTURE_FIELDS, ConfigError, TrialConfig
+from trainers.config import ARCHITECTURE_FIELDS, TrialConfig
+from trainers.settings import ConfigError
 
 _DATA_KEYS = ("name", "question", "classes", "num_train", "num_val", "height", "width", "notes", "references")
 _BEST_OF_EPOCH = (columns.MIOU, columns.MIOU_FOREGROUND, columns.PIXEL_ACCURACY, columns.MEAN_CLASS_ACCURACY)

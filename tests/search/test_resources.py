@@ -7,7 +7,7 @@ import pytest
 from cluster.nodes import Node
 from search.config import ResourcesConfig
 from search.resources import Share, share_of
-from trainers.config import ConfigError
+from trainers.settings import ConfigError
 
 LAPTOP, WORKSTATION, SERVER = Node(2, 0), Node(16, 1), Node(64, 8)
 

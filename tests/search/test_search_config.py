@@ -22,7 +22,8 @@ from search.config import (
     space_of,
 )
 from spaces import SpaceError, shipped_spaces
-from trainers.config import DATASETS, ConfigError
+from trainers.config import DATASETS
+from trainers.settings import ConfigError
 
 SPACE: dict[str, Any] = {
     "parameters": {

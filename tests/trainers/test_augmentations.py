@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from trainers.augmentations import build_augmentation
-from trainers.config import POLICIES, ConfigError
+from trainers.config import POLICIES
+from trainers.settings import ConfigError
 
 HEIGHT, WIDTH = 48, 64
 COLORS = np.array([(30, 60, 90), (200, 40, 40), (40, 200, 40), (240, 240, 240)], np.uint8)

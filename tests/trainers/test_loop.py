@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from trainers.checkpoint import CheckpointError, Checkpoints, load_checkpoint
-from trainers.config import ConfigError, TrialConfig
+from trainers.config import TrialConfig
 from trainers.datasets import SegmentationData, open_dataset
 from trainers.loop import EpochResult, TrainingError, Trial, evaluate, resolve_device, train, untrained_metrics
+from trainers.settings import ConfigError
 
 TINY = TrialConfig().replace(
     {

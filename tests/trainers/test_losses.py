@@ -5,8 +5,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from trainers.config import ConfigError, LossConfig
+from trainers.config import LossConfig
 from trainers.losses import CrossEntropy, build_loss, inverse_frequency
+from trainers.settings import ConfigError
 
 PIXELS = np.array([900, 100, 0, 25], dtype=np.int64)
 

@@ -14,10 +14,11 @@ import torch
 import torchvision
 from torch import nn
 
-from trainers.config import BACKBONES, OUTPUT_STRIDES, UNET_SIZES, ConfigError, ModelConfig
+from trainers.config import BACKBONES, OUTPUT_STRIDES, UNET_SIZES, ModelConfig
 from trainers.models import build_model, check_weights
 from trainers.models.backbones import LAYOUTS, build_encoder, dilate
 from trainers.models.deeplab import DeepLab
+from trainers.settings import ConfigError
 
 GOLDEN_FILE = Path(__file__).with_name("golden_models.json")
 VARIATIONS = {f"unet-{size}": ModelConfig(size=size, base_channels=8) for size in UNET_SIZES} | {

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from trainers.config import ConfigError, TrialConfig
+from trainers.config import TrialConfig
+from trainers.settings import ConfigError
 from trainers.train import main
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.config import DataConfig, TrialError
+from trainers.config import DataConfig
+from trainers.settings import TrialError
 
 IGNORE_INDEX = 255
 """Mask value of pixels that count neither in the loss nor in a metric."""

@@ -15,7 +15,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from trainers.config import ConfigError
+from trainers.settings import ConfigError
 
 BATCH_NORM_MOMENTUM = 0.1
 """Torch's own default for all backbones. Torchvision gives MobileNetV3 0.01, made for runs of 10^5 steps: its running
