@@ -15,7 +15,15 @@ SCHEMA_VERSION = 1
 """Stored in every file's metadata under ``schema_version``; raised when a column changes its meaning."""
 
 TRIAL_ID = "trial_id"
-"""``t0000``, ``t0001``, ... in the order drawn."""
+"""``t0000``, ``t0001``, ... in the order drawn; repeats under further seeds are ``t0000-1``, ``t0000-2``, ..."""
+CONFIGURATION = "configuration"
+"""The drawn configuration that the trial ran: the ``trial_id`` of its first run."""
+REPEAT = "repeat"
+"""0 for the first run of a configuration, 1, 2, ... for its repeats under further seeds."""
+REPEATS = "repeats"
+"""Of a configuration (:mod:`search.repeats`), in no table: how many of its runs completed."""
+MIOU_STD = "miou_std"
+"""Of a configuration, in no table: sample standard deviation of mIoU over its completed runs; null for one."""
 STATE = "state"
 """One of :data:`STATES`."""
 REASON = "reason"
@@ -36,6 +44,12 @@ MEAN_CLASS_ACCURACY = "mean_class_accuracy"
 """Mean recall over the classes present in the truth."""
 TRAIN_LOSS = "train_loss"
 """Mean loss over the epoch's training batches, augmented."""
+TRAIN_MIOU = "train_miou"
+"""mIoU of the same batches, as the model was when it met them."""
+TRAIN_PIXEL_ACCURACY = "train_pixel_accuracy"
+"""Pixel accuracy of the same batches."""
+TRAIN_MEAN_CLASS_ACCURACY = "train_mean_class_accuracy"
+"""Mean class accuracy of the same batches."""
 VAL_LOSS = "val_loss"
 """Mean loss over the validation batches."""
 LR = "lr"
@@ -100,7 +114,10 @@ STATES = (COMPLETED, STOPPED, INFEASIBLE, FAILED, INTERRUPTED)
 OBJECTIVES: Mapping[str, str] = {MIOU: "max", LATENCY_MS: "min", SIZE_MB: "min"}
 """What the search trades off, and in which direction."""
 
-_METRICS = (MIOU, MIOU_FOREGROUND, PIXEL_ACCURACY, MEAN_CLASS_ACCURACY, TRAIN_LOSS, VAL_LOSS, LR)
+_METRICS = (
+    *(MIOU, MIOU_FOREGROUND, PIXEL_ACCURACY, MEAN_CLASS_ACCURACY, VAL_LOSS),
+    *(TRAIN_LOSS, TRAIN_MIOU, TRAIN_PIXEL_ACCURACY, TRAIN_MEAN_CLASS_ACCURACY, LR),
+)
 _TIMES = (EPOCH_TIME_S, TRAIN_TIME_S, IMAGES_PER_S)
 _UTC = pa.timestamp("us", tz="UTC")
 
@@ -128,6 +145,8 @@ def trials_schema(parameters: Mapping[str, pa.DataType], classes: Sequence[str])
     """Schema of ``trials``: one row a trial; ``parameters`` maps dotted paths to column types."""
     head = [
         (TRIAL_ID, pa.string()),
+        (CONFIGURATION, pa.string()),
+        (REPEAT, pa.int64()),
         (STATE, pa.string()),
         (REASON, pa.string()),
         (EPOCH, pa.int64()),

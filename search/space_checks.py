@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spaces import Assignment, Parameter, Space, SpaceError
-from trainers.config import ARCHITECTURE_FIELDS, TrialConfig
+from trainers.choices import ARCHITECTURE_FIELDS
+from trainers.config import TrialConfig
 from trainers.settings import ConfigError
 
 GRID_LIMIT = 10_000

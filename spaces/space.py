@@ -23,6 +23,7 @@ Assignment = dict[str, Any]
 """Dotted path to value, for the parameters whose conditions hold."""
 
 DISTRIBUTIONS = ("uniform", "log_uniform_values", "int_uniform")
+_KEYS = ("question", "parameters", "baselines", "fixed", "compare", "search")
 _SCALARS = (str, int, float, bool, type(None))
 
 
@@ -99,6 +100,10 @@ class Space:
     parameters: tuple[Parameter, ...]
     baselines: tuple[Assignment, ...] = ()
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    compare: tuple[tuple[str, ...], ...] = ()
+    """The factors that the question is about, each one parameter or several that vary together."""
+    search: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """How the search itself is run to answer the question, unless its user says otherwise."""
 
     @classmethod
     def from_dict(cls, name: str, content: Any) -> Space:
@@ -106,11 +111,12 @@ class Space:
 
         Raises:
             SpaceError: unknown keys, a parameter that is neither ``values`` nor a distribution, bounds that are
-                none, a ``when`` on a later or unknown parameter or an impossible value, a baseline outside the space.
+                none, a ``when`` on a later or unknown parameter or an impossible value, a baseline outside the space,
+                a factor to compare that is no parameter.
         """
         if not isinstance(content, Mapping):
             raise SpaceError(f"Space {name!r} must be a mapping with the key 'parameters'; got {content!r}.")
-        _refuse_unknown(f"Space {name!r}", content, ("question", "parameters", "baselines", "fixed"))
+        _refuse_unknown(f"Space {name!r}", content, _KEYS)
         entries = content.get("parameters")
         if not isinstance(entries, Mapping) or not entries:
             raise SpaceError(f"Space {name!r} needs 'parameters': a mapping of at least one path; got {entries!r}.")
@@ -121,7 +127,10 @@ class Space:
         both = sorted(fixed.keys() & {parameter.path for parameter in parameters})
         if both:
             raise SpaceError(f"Space {name!r} both varies and fixes {', '.join(both)}: keep one of the two.")
-        space = cls(name, str(content.get("question") or ""), tuple(parameters), (), fixed)
+        compare = _read_compare(name, content, [parameter.path for parameter in parameters])
+        search = _section(name, content, "search", dict, "map settings of the search to values")
+        question = str(content.get("question") or "")
+        space = cls(name, question, tuple(parameters), (), fixed, compare, search)
         points = _section(name, content, "baselines", list, "be a list of mappings")
         baselines = [space.check_assignment(point) for point in points]
         for one, other in itertools.combinations(baselines, 2):
@@ -133,6 +142,14 @@ class Space:
     def paths(self) -> tuple[str, ...]:
         """Dotted paths of the parameters, in order."""
         return tuple(parameter.path for parameter in self.parameters)
+
+    def dependents(self, paths: Iterable[str]) -> set[str]:
+        """Parameters that exist only under certain values of ``paths``, by their own condition or a chain of them."""
+        found: set[str] = set()
+        for parameter in self.parameters:  # conditions name earlier parameters only, so one pass follows any chain
+            if parameter.when.keys() & (set(paths) | found):
+                found.add(parameter.path)
+        return found
 
     def check_paths(self, schema: type) -> None:
         """Refuse parameters and fixed values that are no field of the dataclass ``schema``.
@@ -239,6 +256,19 @@ def _section(name: str, content: Mapping[str, Any], key: str, kind: type, rule: 
     if not isinstance(section, kind):
         raise SpaceError(f"Space {name!r}: {key!r} must {rule}; got {section!r}.")
     return section
+
+
+def _read_compare(name: str, content: Mapping[str, Any], paths: list[str]) -> tuple[tuple[str, ...], ...]:
+    factors: list[tuple[str, ...]] = []
+    for entry in _section(name, content, "compare", list, "be a list of parameters, or of lists of them"):
+        factor = tuple(map(str, entry)) if isinstance(entry, list) else (str(entry),)
+        for path in factor:
+            if path not in paths:
+                near = difflib.get_close_matches(path, paths, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else f" Its parameters: {', '.join(paths)}."
+                raise SpaceError(f"Space {name!r} compares {path!r}, which it does not draw.{hint}")
+        factors.append(factor)
+    return tuple(factors)
 
 
 def _read_parameter(path: str, entry: Any, above: list[Parameter]) -> Parameter:

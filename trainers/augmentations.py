@@ -14,7 +14,7 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import albumentations as A
 import cv2
 
-from trainers.config import POLICIES
+from trainers.choices import POLICIES
 from trainers.settings import choose
 
 # A trial's processors are counted out to torch; a second pool of threads would take them from its neighbours.

@@ -16,59 +16,85 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from trainers.choices import (
+    ARCHITECTURE_FIELDS,
+    BACKBONES,
+    CLASS_WEIGHTS,
+    CONVOLUTIONS,
+    DATASETS,
+    DECODER_CHANNELS,
+    DEVICES,
+    LOSSES,
+    OPTIMIZERS,
+    OUTPUT_STRIDES,
+    POLICIES,
+    PRECISIONS,
+    SCHEDULES,
+    SMP_DECODERS,
+    SMP_PREFIX,
+    UNET_SIZES,
+    fields_read,
+)
 from trainers.settings import ConfigError, choose, require, schema, setting_names, unknown_setting
-
-ARCHITECTURE_FIELDS: dict[str, tuple[str, ...]] = {
-    "unet": ("size", "base_channels"),
-    "deeplab": ("backbone", "weights", "aspp", "aspp_rates", "output_stride", "decoder_channels"),
-}
-"""The fields of :class:`ModelConfig` that each architecture reads; the others have no effect on it."""
-
-BACKBONES = ("resnet18", "vgg11_bn", "mobilenet_v3_small")
-UNET_SIZES = ("original", "medium", "small")
-OUTPUT_STRIDES = (8, 16, 32)
-DATASETS = ("scenes", "folder", "camvid", "floodnet", "voc")
-POLICIES = ("none", "light", "strong")
-LOSSES = ("cross_entropy",)
-CLASS_WEIGHTS = ("none", "inverse_frequency")
-OPTIMIZERS = ("adam", "sgd", "adamax")
-SCHEDULES = ("constant", "multistep", "cosine", "poly", "time_decay")
-PRECISIONS = ("auto", "fp32", "bf16")
-DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What is built. Which fields an architecture reads is in :data:`ARCHITECTURE_FIELDS`."""
+    """What is built. Which fields an architecture reads is in :data:`~trainers.choices.ARCHITECTURE_FIELDS`."""
 
     architecture: str = "unet"
-    """``unet`` or ``deeplab``."""
+    """``unet``, ``resunet``, ``fcn``, ``pspnet``, ``deeplab``, or ``smp.<Decoder>`` of segmentation_models.pytorch."""
     size: str = "original"
     """UNet: ``original``, ``medium`` or ``small``, the three published shapes."""
     base_channels: int = 64
-    """UNet: channels of the first stage; 64 is the published width, and all stages scale with it."""
+    """UNet, ResUNet: channels of the first stage; 64 is the published width, and all stages scale with it."""
+    convolution: str = "standard"
+    """UNet, DeepLab: what 3x3 convolutions are: ``standard``, ``separable`` (depthwise, then pointwise), or for UNet
+    ``inverted_bottleneck``."""
+    attention: bool = False
+    """UNet: attention gates on the skip connections."""
     backbone: str = "resnet18"
-    """DeepLab: the torchvision feature extractor."""
+    """FCN, PSPNet, DeepLab: the torchvision feature extractor; ``vgg16_block4`` is that of the published FCN.
+    ``smp.*``: any encoder of that library."""
     weights: str = "none"
-    """DeepLab: initial backbone weights: ``none``, ``imagenet``, or the path of a state dict."""
+    """Initial backbone weights: ``none``, ``imagenet``, or the path of a state dict."""
+    output_stride: int = 16
+    """FCN, PSPNet, DeepLab: input size over feature map size at the end of the backbone: 8, 16 or 32."""
     aspp: bool = True
     """DeepLab: atrous spatial pyramid pooling between backbone and head."""
     aspp_rates: list[int] = field(default_factory=lambda: [6, 12, 18])
     """DeepLab: dilation of the atrous branches of ASPP."""
-    output_stride: int = 16
-    """DeepLab: input size over feature map size at the end of the backbone: 8, 16 or 32."""
-    decoder_channels: int = 256
-    """DeepLab: channels of ASPP and head."""
+    skip: bool = False
+    """DeepLab: join the backbone's features of stride 4 before the head, as DeepLabV3+ does."""
+    decoder_channels: int | None = None
+    """FCN, PSPNet, DeepLab: channels of the decoder; none is the published width, 1024, 512 or 256."""
 
     def __post_init__(self) -> None:
-        choose("model.architecture", self.architecture, ARCHITECTURE_FIELDS)
+        self._check_architecture()
         choose("model.size", self.size, UNET_SIZES)
         require(self.base_channels >= 1, "model.base_channels", "at least 1", self.base_channels)
-        choose("model.backbone", self.backbone, BACKBONES)
+        choose("model.convolution", self.convolution, CONVOLUTIONS)
         rates_ok = bool(self.aspp_rates) and all(rate >= 1 for rate in self.aspp_rates)
         require(rates_ok, "model.aspp_rates", "a non-empty list of rates of at least 1", self.aspp_rates)
         require(self.output_stride in OUTPUT_STRIDES, "model.output_stride", "8, 16 or 32", self.output_stride)
-        require(self.decoder_channels >= 1, "model.decoder_channels", "at least 1", self.decoder_channels)
+        width = self.decoder_channels
+        require(width is None or width >= 1, "model.decoder_channels", "at least 1 or null", width)
+
+    def _check_architecture(self) -> None:
+        smp = tuple(SMP_PREFIX + decoder for decoder in SMP_DECODERS)
+        choose("model.architecture", self.architecture, (*ARCHITECTURE_FIELDS, *smp))
+        if self.architecture not in smp:  # that library knows its own encoders
+            choose("model.backbone", self.backbone, BACKBONES)
+        if self.architecture == "deeplab":
+            choose("model.convolution of model.architecture=deeplab", self.convolution, ("standard", "separable"))
+        if self.backbone == "vgg16_block4" and "output_stride" in fields_read(self.architecture):
+            rule = "8 or 16 for model.backbone=vgg16_block4, which ends there"
+            require(self.output_stride != 32, "model.output_stride", rule, self.output_stride)
+
+    @property
+    def decoder_width(self) -> int:
+        """Channels of the decoder, of an architecture that reads ``decoder_channels``."""
+        return self.decoder_channels or DECODER_CHANNELS[self.architecture]
 
     def identity(self) -> dict[str, Any]:
         """The fields that make this architecture what it is: two equal identities build the same layers.
@@ -76,8 +102,10 @@ class ModelConfig:
         ``weights`` is left out: it changes the numbers in the layers, not the layers.
         """
         without = {"weights"} if self.aspp else {"weights", "aspp_rates"}
-        read = (name for name in ARCHITECTURE_FIELDS[self.architecture] if name not in without)
-        return {"architecture": self.architecture} | {name: getattr(self, name) for name in read}
+        read = {name: getattr(self, name) for name in fields_read(self.architecture) if name not in without}
+        if "decoder_channels" in read:
+            read["decoder_channels"] = self.decoder_width
+        return {"architecture": self.architecture} | read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +158,40 @@ class AugmentationConfig:
     """How training images are varied."""
 
     policy: str = "light"
-    """``none``, ``light`` (flips) or ``strong`` (flips, scale, rotation, colour, noise)."""
+    """``none``, ``light`` (flips), ``strong`` (flips, scale, rotation, colour, noise), or ``custom``: the parts below,
+    each with its own strength."""
+    flips: float = 0.5
+    """Custom: probability of each mirroring, left to right and top to bottom."""
+    scale: float = 0.0
+    """Custom: images are scaled by a factor between 1 / (1 + scale) and 1 + scale, then cropped or mirrored to size."""
+    color: float = 0.0
+    """Custom: largest relative change of brightness, contrast and saturation."""
+    dropout: float = 0.0
+    """Custom: share of each image that is blanked out in rectangles, whose pixels are not trained on."""
 
     def __post_init__(self) -> None:
         choose("augmentation.policy", self.policy, POLICIES)
+        require(0 <= self.flips <= 1, "augmentation.flips", "a probability between 0 and 1", self.flips)
+        require(0 <= self.scale <= 3, "augmentation.scale", "between 0 and 3", self.scale)
+        require(0 <= self.color <= 1, "augmentation.color", "between 0 and 1", self.color)
+        require(0 <= self.dropout <= 0.9, "augmentation.dropout", "between 0 and 0.9", self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerms:
+    """Factor of each loss in a sum."""
+
+    cross_entropy: float = 1.0
+    focal: float = 0.0
+    dice: float = 0.0
+    lovasz: float = 0.0
+    hinge: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, factor in dataclasses.asdict(self).items():
+            require(0 <= factor < float("inf"), f"loss.terms.{name}", "at least 0 and finite", factor)
+        positive = any(factor > 0 for factor in dataclasses.asdict(self).values())
+        require(positive, "loss.terms", "at least one factor above 0", dataclasses.asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,13 +199,28 @@ class LossConfig:
     """What is minimised."""
 
     name: str = "cross_entropy"
-    """``cross_entropy``."""
+    """``cross_entropy``, ``focal``, ``dice``, ``lovasz`` (a surrogate of the Jaccard index), ``hinge`` (multi-class),
+    or ``sum``: all of them with the factors of ``terms``."""
+    terms: LossTerms = field(default_factory=LossTerms)
+    """Sum: the factor of each loss."""
+    focal_gamma: float = 2.0
+    """Focal: how much easy pixels count less; 0 is cross-entropy."""
     class_weights: str = "none"
-    """``none`` or ``inverse_frequency`` (over the training pixels, mean 1 over the classes present)."""
+    """Weight of each class from its share of the training pixels, mean 1 over the classes present: ``none``,
+    ``inverse_frequency``, ``median_frequency`` or ``effective_number``."""
+    weight_exponent: float = 1.0
+    """Power that class weights are raised to before they are scaled: 0.5 softens them to their square root."""
+    effective_beta: float = 0.999999
+    """Effective number of samples: (1 - beta^n) / (1 - beta) of n pixels; 1 / (1 - beta) pixels are enough to count
+    as many."""
 
     def __post_init__(self) -> None:
         choose("loss.name", self.name, LOSSES)
         choose("loss.class_weights", self.class_weights, CLASS_WEIGHTS)
+        require(0 <= self.focal_gamma <= 10, "loss.focal_gamma", "between 0 and 10", self.focal_gamma)
+        require(0 < self.weight_exponent <= 2, "loss.weight_exponent", "above 0 and at most 2", self.weight_exponent)
+        beta = self.effective_beta
+        require(0 <= beta < 1, "loss.effective_beta", "at least 0 and below 1", beta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,13 +228,13 @@ class OptimizerConfig:
     """How it is minimised."""
 
     name: str = "adam"
-    """``adam``, ``sgd`` or ``adamax``."""
+    """``adam``, ``adamw`` (weight decay apart from the gradient), ``adamax`` or ``sgd``."""
     lr: float = 1e-3
     """Initial learning rate."""
     momentum: float = 0.0
     """SGD: momentum."""
     weight_decay: float = 0.0
-    """L2 penalty."""
+    """L2 penalty; for ``adamw`` the decay of the weights a step."""
 
     def __post_init__(self) -> None:
         choose("optimizer.name", self.name, OPTIMIZERS)
@@ -184,6 +257,8 @@ class ScheduleConfig:
     """Poly: lr (1 - step / steps) ** power."""
     decay: float = 1e-3
     """Time decay: lr / (1 + decay step), as Keras' ``decay``; a step is one batch."""
+    warmup_epochs: float = 0.0
+    """Epochs over which the rate rises linearly from nearly 0; it multiplies the schedule, which does not wait."""
 
     def __post_init__(self) -> None:
         choose("schedule.name", self.name, SCHEDULES)
@@ -193,6 +268,7 @@ class ScheduleConfig:
         require(0 < self.gamma <= 1, "schedule.gamma", "in (0, 1]", self.gamma)
         require(self.power > 0, "schedule.power", "positive", self.power)
         require(self.decay >= 0, "schedule.decay", "at least 0", self.decay)
+        require(self.warmup_epochs >= 0, "schedule.warmup_epochs", "at least 0", self.warmup_epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,9 +307,11 @@ class TrialConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        # The pooled branch of ASPP is one value a channel and image: batch norm cannot train on one image.
-        alone = self.training.batch_size == 1 and self.model.architecture == "deeplab"
-        require(not alone, "training.batch_size", "at least 2 for model.architecture=deeplab", 1)
+        # A branch pooled over the image is one value a channel and image: batch norm cannot train on one image.
+        architecture = self.model.architecture
+        pools = architecture in ("deeplab", "pspnet") or architecture.startswith(SMP_PREFIX)
+        alone = self.training.batch_size == 1 and pools
+        require(not alone, "training.batch_size", f"at least 2 for model.architecture={architecture}", 1)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:

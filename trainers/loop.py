@@ -31,15 +31,19 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """What is reported after each epoch; metrics are over the whole validation set."""
+    """What is reported after each epoch; metrics without ``train`` are over the whole validation set."""
 
     epoch: int
     miou: float
     miou_foreground: float
     pixel_accuracy: float
     mean_class_accuracy: float
-    train_loss: float
     val_loss: float
+    train_loss: float
+    """Of the epoch's training batches, as are the next three: augmented, and as the model was when it met them."""
+    train_miou: float
+    train_pixel_accuracy: float
+    train_mean_class_accuracy: float
     lr: float
     epoch_time_s: float
     train_time_s: float
@@ -113,7 +117,7 @@ class Trial:
     def run_epoch(self, epoch: int, spent_s: float) -> EpochResult:
         """Train and validate one epoch, numbered from 1; ``spent_s`` is the time of the epochs before."""
         started = time.perf_counter()
-        train_loss, images = self._train_epoch(epoch)
+        train_loss, images, training = self._train_epoch(epoch)
         train_s = time.perf_counter() - started
         val_loss, metrics = evaluate(self, self.data.val)
         epoch_s = time.perf_counter() - started
@@ -123,8 +127,11 @@ class Trial:
             miou_foreground=metrics.miou_foreground,
             pixel_accuracy=metrics.pixel_accuracy,
             mean_class_accuracy=metrics.mean_class_accuracy,
-            train_loss=train_loss,
             val_loss=val_loss,
+            train_loss=train_loss,
+            train_miou=training.miou,
+            train_pixel_accuracy=training.pixel_accuracy,
+            train_mean_class_accuracy=training.mean_class_accuracy,
             lr=float(self.optimizer.param_groups[0]["lr"]),
             epoch_time_s=epoch_s,
             train_time_s=spent_s + epoch_s,
@@ -132,27 +139,31 @@ class Trial:
             iou=[float(value) for value in metrics.iou],
         )
 
-    def _train_epoch(self, epoch: int) -> tuple[float, int]:
-        """Mean loss and number of images of one pass over the training images."""
+    def _train_epoch(self, epoch: int) -> tuple[float, int, SegmentationMetrics]:
+        """Mean loss, number of images, and metrics of one pass over the training images."""
         training = self.config.training
         # Dropout draws from the global generator: seeding it per epoch makes a resumed epoch the same epoch.
         torch.manual_seed(training.seed * 1_000_003 + epoch)
         self.model.train()
         total, images = torch.zeros((), device=self.device), 0
+        confusion = ConfusionMatrix(self.data.num_classes, self.device)
         split, crop = self.data.train, self.config.data.crop
         for pixels, target in training_batches(
             split, self.augmentation, crop, training.batch_size, training.seed, epoch
         ):
-            loss = self.compute_loss(pixels, target)
+            truth = target.to(self.device, non_blocking=True)
+            logits = self.compute_logits(pixels)
+            loss = self.loss(logits, truth)
             if not torch.isfinite(loss):
                 raise TrainingError(f"The loss became {loss.item()} in epoch {epoch}; a lower optimizer.lr may help.")
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self.schedule.step()
+            confusion.update(logits.detach().argmax(1), truth)
             total += loss.detach() * len(pixels)
             images += len(pixels)
-        return total.item() / images, images
+        return total.item() / images, images, confusion.compute()
 
     def compute_logits(self, pixels: torch.Tensor) -> torch.Tensor:
         """Logits (n, classes, h, w) in float32 of uint8 images (n, 3, h, w)."""
@@ -160,11 +171,6 @@ class Trial:
             images = normalise(pixels.to(self.device, non_blocking=True)).contiguous(memory_format=self.layout)
             logits: torch.Tensor = self.model(images)
         return logits.float()
-
-    def compute_loss(self, pixels: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Loss of one batch."""
-        loss: torch.Tensor = self.loss(self.compute_logits(pixels), target.to(self.device, non_blocking=True))
-        return loss
 
     def state(self) -> dict[str, Any]:
         """What :meth:`load_state` needs to go on at the next epoch."""

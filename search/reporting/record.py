@@ -19,7 +19,8 @@ from search import columns, objectives
 from search.objectives import Row
 from search.results import last_rows
 from search.run_folder import RunError, RunFolder
-from trainers.config import ARCHITECTURE_FIELDS, TrialConfig
+from trainers.choices import fields_read
+from trainers.config import TrialConfig
 from trainers.settings import ConfigError
 
 _DATA_KEYS = ("name", "question", "classes", "num_train", "num_val", "height", "width", "notes", "references")
@@ -195,7 +196,7 @@ def _interrupted(run: RunFolder, trial: str, rows: list[Row], parameters: Iterab
 def _drawn(config: TrialConfig, path: str) -> Any:
     """A parameter's value; null for a model field that this architecture does not read."""
     group, _, leaf = path.rpartition(".")
-    if group == "model" and leaf not in ("architecture", *ARCHITECTURE_FIELDS[config.model.architecture]):
+    if group == "model" and leaf not in ("architecture", *fields_read(config.model.architecture)):
         return None
     value: Any = config.to_dict()
     for key in path.split("."):

@@ -22,7 +22,7 @@ from search.config import (
     space_of,
 )
 from spaces import SpaceError, shipped_spaces
-from trainers.config import DATASETS
+from trainers.choices import DATASETS
 from trainers.settings import ConfigError
 
 SPACE: dict[str, Any] = {

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from trainers.augmentations import build_augmentation
-from trainers.config import POLICIES
+from trainers.choices import POLICIES
 from trainers.settings import ConfigError
 
 HEIGHT, WIDTH = 48, 64

@@ -14,7 +14,8 @@ import torch
 import torchvision
 from torch import nn
 
-from trainers.config import BACKBONES, OUTPUT_STRIDES, UNET_SIZES, ModelConfig
+from trainers.choices import BACKBONES, OUTPUT_STRIDES, UNET_SIZES
+from trainers.config import ModelConfig
 from trainers.models import build_model, check_weights
 from trainers.models.backbones import LAYOUTS, build_encoder, dilate
 from trainers.models.deeplab import DeepLab

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from trainers.config import SCHEDULES, OptimizerConfig, ScheduleConfig
+from trainers.choices import SCHEDULES
+from trainers.config import OptimizerConfig, ScheduleConfig
 from trainers.optimizers import build_optimizer, build_schedule
 
 EPOCHS, STEPS_PER_EPOCH = 6, 5

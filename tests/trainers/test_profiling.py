@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from trainers import profiling
-from trainers.config import BACKBONES, ModelConfig
+from trainers.choices import BACKBONES
+from trainers.config import ModelConfig
 from trainers.models import build_model
 from trainers.profiling import (
     count_architecture,

@@ -34,5 +34,5 @@ def build_deeplab(config: ModelConfig, num_classes: int) -> DeepLab:
     """The DeepLab that ``config`` describes, with or without ASPP."""
     encoder = build_encoder(config.backbone, config.output_stride, config.weights)
     rates = config.aspp_rates if config.aspp else None
-    context = build_context(encoder.out_channels[-1], config.decoder_channels, rates)
-    return DeepLab(encoder, context, config.decoder_channels, num_classes)
+    context = build_context(encoder.out_channels[-1], config.decoder_width, rates)
+    return DeepLab(encoder, context, config.decoder_width, num_classes)
