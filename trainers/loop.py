@@ -157,7 +157,7 @@ class Trial:
             if not torch.isfinite(loss):
                 raise TrainingError(f"The loss became {loss.item()} in epoch {epoch}; a lower optimizer.lr may help.")
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self.optimizer.step()
             self.schedule.step()
             confusion.update(logits.detach().argmax(1), truth)
