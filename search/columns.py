@@ -119,6 +119,8 @@ _METRICS = (
     *(TRAIN_LOSS, TRAIN_MIOU, TRAIN_PIXEL_ACCURACY, TRAIN_MEAN_CLASS_ACCURACY, LR),
 )
 _TIMES = (EPOCH_TIME_S, TRAIN_TIME_S, IMAGES_PER_S)
+RUN_METRICS = (*_METRICS, TRAIN_TIME_S, IMAGES_PER_S)
+"""What differs between the runs of one configuration, besides the IoU of each class."""
 _UTC = pa.timestamp("us", tz="UTC")
 
 

@@ -1,30 +1,29 @@
-"""The settings of a search, and their way from the command line to dataclasses (Hydra, once, at the door)."""
+"""The settings of a search: what they are, what a space presets, what a resumed run may change."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+import difflib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from search.run_folder import find_run
-from search.space_checks import check_reads, check_values, list_grid
-from spaces import Space, SpaceError, shipped_spaces
+from search.space_checks import check_effect, check_reads, check_values, list_grid
+from spaces import Space, SpaceError
 from trainers.config import DataConfig, TrialConfig
-from trainers.settings import ConfigError, choose, require, schema, setting_names, unknown_setting
+from trainers.settings import ConfigError, choose, require, schema, setting_names
 
 SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
 SCHEDULERS = ("asha", "none")
 TRACKING_MODES = ("auto", "online", "offline", "off")
+SET_BY_SPACE = ("num_trials", "repeats", "sampler", "scheduler")
+"""Settings of the search that a space may preset under ``search``, because its question needs them."""
 CHANGEABLE = ("num_trials", "cluster", "resources", "tracking")
 """Settings that may differ when a run goes on; all others are the run's own."""
 DATA_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -166,7 +165,10 @@ class SearchConfig(TrialConfig):
     space_name: str = "${hydra:runtime.choices.space}"
     """Name of the chosen space file."""
     num_trials: int = 20
-    """Trials to run; infeasible ones are not counted, since they cost nothing."""
+    """Configurations to try; infeasible ones are not counted, since they cost nothing."""
+    repeats: int = 1
+    """Runs of a configuration under different seeds, the first included. Repeats follow only where the first run
+    completes, and are not stopped early: that would keep the lucky ones."""
     seed: int = 0
     """Seed of the sampler."""
     runs: str = "runs"
@@ -188,6 +190,7 @@ class SearchConfig(TrialConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.num_trials >= 1, "num_trials", "at least 1", self.num_trials)
+        require(self.repeats >= 1, "repeats", "at least 1", self.repeats)
         require(0 <= self.seed < 2**31, "seed", "in [0, 2^31)", self.seed)
 
     def base_trial(self, space: Space) -> TrialConfig:
@@ -208,6 +211,7 @@ def space_of(config: SearchConfig) -> Space:
         base = config.base_trial(space)
         for parameter in space.parameters:
             check_values(space, parameter, base)
+            check_effect(space, parameter, base)
         for architecture in space.enumerate("model.") or []:
             check_reads(space, architecture, base)
     except ConfigError as error:
@@ -218,14 +222,14 @@ def space_of(config: SearchConfig) -> Space:
 
 
 def settle(config: SearchConfig, given: Collection[str]) -> SearchConfig:
-    """Give what the command line sets precedence over what the space fixes, and paths their absolute form.
+    """Take over what the space presets unless the command line sets it, and give paths their absolute form.
 
     Args:
         config: the composed settings.
         given: names of the settings given on the command line.
 
     Raises:
-        SpaceError: a setting was given that the space draws.
+        SpaceError: a setting was given that the space draws, or the space presets what it may not.
     """
     space = Space.from_dict(config.space_name, config.space)
     for path in given:
@@ -238,7 +242,29 @@ def settle(config: SearchConfig, given: Collection[str]) -> SearchConfig:
     fixed = {path: value for path, value in space.fixed.items() if path not in given}
     runs = str(Path(config.runs).expanduser().absolute())
     space_content = dict(config.space) | {"fixed": fixed}
+    config = _preset(config, space, given)
     return dataclasses.replace(config, space=space_content, data=_absolute(config.data), runs=runs)
+
+
+def _preset(config: SearchConfig, space: Space, given: Collection[str]) -> SearchConfig:
+    """``config`` with the settings of the search that the space wishes and ``given`` leaves open."""
+    node = schema(SearchConfig)
+    known = [name for name in setting_names(node) if name.split(".")[0] in SET_BY_SPACE]
+    node = DictConfig(OmegaConf.merge(node, dataclasses.asdict(config)))
+    for path, value in space.search.items():
+        if path not in known:
+            near = difflib.get_close_matches(path, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" It may set {', '.join(known)}."
+            raise SpaceError(f"Space {space.name!r}: 'search' sets {path!r}, which is no setting of a search.{hint}")
+        if not any(path == name or path.startswith(f"{name}.") for name in given):
+            try:
+                OmegaConf.update(node, path, value)
+            except OmegaConfBaseException as error:
+                what = f"{path} to {value!r}: {str(error).splitlines()[0]}"
+                raise SpaceError(f"Space {space.name!r}: 'search' sets {what}") from error
+    preset = OmegaConf.to_object(node)
+    assert isinstance(preset, SearchConfig)
+    return preset
 
 
 def continued(config: SearchConfig, given: Collection[str]) -> SearchConfig:
@@ -295,96 +321,3 @@ def load_config(path: Path) -> SearchConfig:
 def save_config(config: SearchConfig, path: Path) -> None:
     """Write what :func:`load_config` reads."""
     OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), path)
-
-
-HELP = """\
-Search architectures and hyperparameters of semantic segmentation; ends in a Pareto front and a report.
-
-  python -m search.run [GROUP=OPTION] [SETTING=VALUE] ...
-
-Groups and their options (--config-dir DIR adds yours: DIR/space/mine.yaml is space=mine)
-
-$APP_CONFIG_GROUPS
-Settings people change
-  num_trials=20                  trials to run
-  run=NAME                       name of the run; default: space and time
-  resume=NAME                    continue an interrupted run under its own settings
-  data.root=DIR                  where the data set lies (every set but scenes)
-  data.height=96 data.width=128  size that images are packed and trained at
-  training.epochs=50             full budget of a trial
-  training.batch_size=16         images per step
-  resources.cpus_per_trial=N     default: 1 on a CPU machine, else the GPU's share of the cores
-  resources.gpus_per_trial=0.5   several trials per GPU; default: 1 where there is a GPU
-  constraints.latency_ms=20      never train what is slower (also size_mb, params)
-  scheduler.name=none            no early stopping; also scheduler.eta, scheduler.grace_epochs
-  sampler.name=tpe               or nsga2, gp, random, grid
-  tracking.mode=offline          W&B: auto, online, offline, off
-All settings with their values: python -m search.run --cfg job
-
-Examples
-  python -m search.run                                              the built-in data set, minutes on a laptop
-  python -m search.run space=backbones data=folder data.root=~/mine num_trials=60 constraints.latency_ms=20
-  python -m search.run space=backbones data=camvid data.root=~/camvid dry_run=true
-"""
-
-
-def quiet_hydra(name: str, text: str) -> dict[str, Any]:
-    """Hydra's own settings of a command: its help text, and no files or logging of Hydra's."""
-    return {
-        "job": {"name": name, "chdir": False},
-        "run": {"dir": "."},
-        "output_subdir": None,
-        "help": {"template": text},
-    }
-
-
-QUIET_LOGGING = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
-"""Goes to the end of a command's defaults list."""
-
-
-def register() -> DictConfig:
-    """Make the settings, the data sets and the shipped spaces known to Hydra; returns the settings."""
-    store = ConfigStore.instance()
-    for name, content in shipped_spaces().items():
-        store.store(group="space", name=name, node=content)
-    for name, preset in DATA_DEFAULTS.items():
-        store.store(group="data", name=name, node={"name": name, **preset})
-    for name in ("local", "address"):
-        store.store(group="cluster", name=name, node={"name": name})
-    settings = schema(SearchConfig)
-    store.store(name="search_schema", node=settings)
-    groups = [{"data": "scenes"}, {"cluster": "local"}, {"space": "quickstart"}]
-    defaults = ["search_schema", *groups, "_self_", *QUIET_LOGGING]
-    store.store(name="search", node={"defaults": defaults, "hydra": quiet_hydra("search", HELP)})
-    return settings
-
-
-def check_overrides(arguments: Sequence[str], known: DictConfig, groups: Sequence[str] = ()) -> None:
-    """Refuse a misspelt setting with the nearest known one, and a broken file, before Hydra does it in its own way.
-
-    Raises:
-        ConfigError: a setting that is none, or a file of ``--config-dir`` that is not YAML.
-    """
-    _check_config_dir(arguments)
-    settings = [*setting_names(known), *groups]
-    given = [item for item in arguments if "=" in item and not item.startswith("-")]
-    try:
-        overrides = OverridesParser.create().parse_overrides(given)
-    except OverrideParseException:
-        return  # Hydra's own message shows the place of a syntax error.
-    for override in overrides:
-        key = override.key_or_group
-        free = override.is_add() or key.split(".")[0] in ("space", "hydra") or key.startswith("hydra/")
-        if not free and key not in settings:
-            raise unknown_setting(key, settings)
-
-
-def _check_config_dir(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir", "-cd", type=Path)
-    folder = parser.parse_known_args(arguments)[0].config_dir
-    for file in [] if folder is None else sorted(folder.rglob("*.yaml")):
-        try:
-            OmegaConf.load(file)
-        except (OSError, UnicodeDecodeError, YAMLError) as error:
-            raise ConfigError(f"{file} is not YAML: {error}") from error

@@ -18,14 +18,18 @@ from rich.text import Text
 from search import columns
 from search.ledger import TrialRecord
 from search.objectives import non_dominated
+from search.repeats import configurations
 
 
 class ProgressView:
     """Observer that shows trials by state, epochs, best mIoU, front size, elapsed and remaining time."""
 
-    def __init__(self, console: Console, title: str, num_trials: int, ended: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, console: Console, title: str, num_trials: int, repeats: int, ended: list[dict[str, Any]]
+    ) -> None:
         """``ended``: rows of ``trials`` from before, when a run is resumed."""
-        self._console, self._title, self._num_trials = console, title, num_trials
+        self._console, self._title = console, title
+        self._planned, self._repeats = num_trials * repeats, repeats
         self._rows = list(ended)
         self._running: dict[str, int] = {}
         self._epochs = sum(row[columns.EPOCH] for row in ended)
@@ -68,7 +72,7 @@ class ProgressView:
             [f"{row[columns.LATENCY_MS]:.2f} ms", f"{row[columns.SIZE_MB]:.2f} MB"] if columns.SIZE_MB in row else []
         )
         parts += [str(reason).splitlines()[0]] if reason else []
-        return f"[{self._taken()}/{self._num_trials} {clock(self._elapsed())}] " + "  ".join(parts)
+        return f"[{self._taken()}/{self._planned} {clock(self._elapsed())}] " + "  ".join(parts)
 
     def _render(self) -> Group:
         counts = Counter(row[columns.STATE] for row in self._rows)
@@ -78,13 +82,13 @@ class ProgressView:
         ]
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
-            ProgressBar(total=self._num_trials, completed=self._taken(), width=30),
-            Text(f"{self._taken()}/{self._num_trials} trials   {'  '.join(states)}"),
+            ProgressBar(total=self._planned, completed=self._taken(), width=30),
+            Text(f"{self._taken()}/{self._planned} trials   {'  '.join(states)}"),
         )
         return Group(Text(self._title, style="bold"), bar, Text(self._summary()), Text(self._times()))
 
     def _summary(self) -> str:
-        done = [row for row in self._rows if row[columns.STATE] == columns.COMPLETED]
+        done = [row for row in configurations(self._rows) if row[columns.STATE] == columns.COMPLETED]
         if not done:
             return f"{self._epochs} epochs trained   no trial completed yet"
         values = np.array([[row[name] for name in columns.OBJECTIVES] for row in done], dtype=float)
@@ -95,15 +99,20 @@ class ProgressView:
 
     def _times(self) -> str:
         ended = self._taken() - self._before
-        left = self._num_trials - self._taken()
+        left = self._planned - self._taken()
         # Trials still running count as half done, which is right on average.
         pace = self._elapsed() / (ended + len(self._running) / 2) if ended else None
         remaining = "" if pace is None else f"   about {clock(pace * (left - len(self._running) / 2))} remaining"
         return f"{clock(self._elapsed())} elapsed{remaining}"
 
     def _taken(self) -> int:
-        """Trials that ended, infeasible ones left out, as in ``num_trials``."""
-        return sum(row[columns.STATE] != columns.INFEASIBLE for row in self._rows)
+        """Trials that ended or will not come to be: the repeats of one that did not complete. Infeasible ones are
+        left out, as in ``num_trials``."""
+        return sum(self._counted(row) for row in self._rows if row[columns.STATE] != columns.INFEASIBLE)
+
+    def _counted(self, row: Mapping[str, Any]) -> int:
+        alone = row[columns.STATE] == columns.COMPLETED or row[columns.REPEAT] > 0
+        return 1 if alone else self._repeats
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._started

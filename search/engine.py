@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pyarrow.compute as pc
 from search import columns, trainable
 from search.architectures import ArchitectureTable
 from search.ledger import Ledger, TrialRecord, cell, now
+from search.repeats import missing_repeats, repeat_id, summarise
 from search.results import Table
 from search.run_folder import RunFolder
 from search.sampler import Draw, Sampler
@@ -23,8 +26,20 @@ DRAWS_PER_TRIAL = 20
 """Draws after which a search gives up finding a feasible architecture for one more trial."""
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One run of a drawn configuration, still to be started."""
+
+    draw: Draw
+    repeat: int = 0
+
+    @property
+    def trial_id(self) -> str:
+        return repeat_id(self.draw.trial_id, self.repeat)
+
+
 class Search:
-    """One search of ``num_trials`` trials, begun or continued in ``run``."""
+    """One search of ``num_trials`` configurations, each run under up to ``repeats`` seeds, begun or continued."""
 
     def __init__(
         self,
@@ -32,50 +47,51 @@ class Search:
         run: RunFolder,
         base: TrialConfig,
         num_trials: int,
+        repeats: int,
         sampler: Sampler,
         stopping: StoppingRule,
         architectures: ArchitectureTable,
         ledger: Ledger,
         trials: Table,
     ) -> None:
-        self._run, self._base, self._num_trials = run, base, num_trials
+        self._run, self._base = run, base
+        self._num_trials, self._repeats = num_trials, repeats
         self._sampler, self._stopping = sampler, stopping
         self.architectures, self.ledger, self._trials = architectures, ledger, trials
         self._reasons: dict[str, str] = {}
         self._failures: dict[str, str] = {}
-        self._held: Draw | None = None
+        self._draws: dict[str, Draw] = {}
+        self._ended: defaultdict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
+        """Rows of the runs that ended, by configuration and repeat."""
         self._nothing_left = False
         self._taken = 0
-        self._pending = self._take_up()
+        self._due = self._take_up()
 
     def next_trial(self) -> TrialRecord | None:
-        """The next trial to start; none while it must wait until no trial is running.
+        """The next trial to start; none while it must wait for a running one to end.
 
         Raises:
             StopIteration: there is nothing more to try.
         """
         for _ in range(DRAWS_PER_TRIAL):
-            draw = self._next_draw()
+            job = self._next_job()
+            if job is None:
+                return None
             try:
-                config = self._base.replace(draw.assignment)
+                config = self._base.replace(job.draw.assignment)
             except ConfigError as error:
-                self._refuse(draw, str(error))
+                self._refuse(job, str(error))
                 continue
-            row = self.architectures.row(config)
-            if row is None:
+            if self.architectures.row(config) is None:
                 if self.ledger.running():
-                    self._held = draw
+                    self._due.insert(0, job)
                     return None
                 self.architectures.measure([config], lambda _: None, claim=False)
-                row = self.architectures.row(config)
-                assert row is not None
-            if config.training.precision == "auto":
-                config = config.replace({"training.precision": row[columns.TRAIN_PRECISION]})
-            trial = TrialRecord(draw.trial_id, draw.assignment, config, row, now())
-            broken = self.architectures.reason(row)
+            trial = self._prepare(job, config)
+            broken = self.architectures.reason(trial.architecture)
             if broken is None:
                 return self._start(trial)
-            self._tell(self.ledger.end(trial, columns.INFEASIBLE, broken))
+            self._conclude(trial, columns.INFEASIBLE, broken)
         self._nothing_left = True
         raise StopIteration
 
@@ -88,7 +104,9 @@ class Search:
             self.ledger.report(trial_id, result)
 
     def stop_reason(self, trial_id: str, result: Mapping[str, Any]) -> str | None:
-        """Why the trial must stop after this result; none to let it go on."""
+        """Why the trial must stop after this result; none to let it go on, as repeats always do."""
+        if self.ledger.trials[trial_id].repeat > 0:
+            return None
         objectives = self.ledger.trials[trial_id].costs | {columns.MIOU: result[columns.MIOU]}
         reason = self._stopping.report(trial_id, result[columns.EPOCH], objectives)
         if reason is not None:
@@ -105,7 +123,7 @@ class Search:
             state, reason, clear = columns.STOPPED, self._reasons[trial_id], checkpoints.remove_all
         else:
             state, reason, clear = columns.COMPLETED, None, checkpoints.remove_last
-        self._tell(self.ledger.end(self.ledger.trials[trial_id], state, reason))
+        self._conclude(self.ledger.trials[trial_id], state, reason)
         clear()
 
     def close(self) -> bool:
@@ -128,54 +146,92 @@ class Search:
     def _folder(self, trial_id: str) -> Path:
         return self._run.trials / trial_id
 
-    def _next_draw(self) -> Draw:
-        if self._held is not None:
-            draw, self._held = self._held, None
-            return draw
-        if self._pending:
-            return self._pending.pop(0)
+    def _next_job(self) -> _Job | None:
+        """What to start next; none while only a running trial may bring more, namely repeats."""
+        if self._due:
+            return self._due.pop(0)
         asked = self._sampler.ask() if self._taken < self._num_trials else None
-        if asked is None:
-            self._nothing_left = True
-            raise StopIteration
-        return asked
+        if asked is not None:
+            return _Job(asked)
+        if self._repeats > 1 and any(trial.repeat == 0 for trial in self.ledger.running()):
+            return None
+        self._nothing_left = True
+        raise StopIteration
+
+    def _prepare(self, job: _Job, config: TrialConfig) -> TrialRecord:
+        """The record of a job whose architecture was measured."""
+        row = self.architectures.row(config)
+        assert row is not None
+        settings: dict[str, Any] = {"training.seed": config.training.seed + job.repeat}
+        if config.training.precision == "auto":
+            settings["training.precision"] = row[columns.TRAIN_PRECISION]
+        self._draws[job.draw.trial_id] = job.draw
+        return TrialRecord(
+            trial_id=job.trial_id,
+            configuration=job.draw.trial_id,
+            repeat=job.repeat,
+            assignment=job.draw.assignment,
+            config=config.replace(settings),
+            architecture=row,
+            started_at=now(),
+        )
 
     def _start(self, trial: TrialRecord) -> TrialRecord:
-        self._taken += 1
+        self._taken += trial.repeat == 0
         self._folder(trial.trial_id).mkdir(parents=True, exist_ok=True)
         trial.config.save(self._folder(trial.trial_id) / "config.yaml")
         self.ledger.start(trial)
         return trial
 
-    def _refuse(self, draw: Draw, reason: str) -> None:
+    def _conclude(self, trial: TrialRecord, state: str, reason: str | None) -> None:
+        """Record the end of a trial; then its configuration is repeated, or the sampler told of it."""
+        ended = self._ended[trial.configuration]
+        ended[trial.repeat] = self.ledger.end(trial, state, reason)
+        if trial.repeat == 0:
+            draw = self._draws[trial.configuration]
+            self._due += [_Job(draw, repeat) for repeat in missing_repeats(ended, self._repeats)]
+        self._tell_if_whole(trial.configuration)
+
+    def _tell_if_whole(self, configuration: str) -> None:
+        ended = self._ended[configuration]
+        if not missing_repeats(ended, self._repeats):
+            self._tell(summarise([ended[repeat] for repeat in sorted(ended)]))
+
+    def _refuse(self, job: _Job, reason: str) -> None:
         """Record a draw whose values contradict each other."""
         self._taken += 1
-        row = {path: cell(value) for path, value in draw.assignment.items()}
+        row = {path: cell(value) for path, value in job.draw.assignment.items()}
         row |= {
-            columns.TRIAL_ID: draw.trial_id,
+            columns.TRIAL_ID: job.trial_id,
+            columns.CONFIGURATION: job.draw.trial_id,
+            columns.REPEAT: job.repeat,
             columns.STATE: columns.FAILED,
             columns.REASON: reason,
             columns.EPOCH: 0,
         }
-        self.ledger.record(row | {columns.STARTED_AT: now(), columns.ENDED_AT: now()})
-        self._tell(row)
+        self._ended[job.draw.trial_id][0] = self.ledger.record(
+            row | {columns.STARTED_AT: now(), columns.ENDED_AT: now()}
+        )
+        self._tell_if_whole(job.draw.trial_id)
 
-    def _take_up(self) -> list[Draw]:
-        """Continue what an earlier process recorded: the draws to go on with, in their order."""
+    def _take_up(self) -> list[_Job]:
+        """Continue what an earlier process recorded: the runs to go on with, in the order drawn."""
         self._trials.compact(keep=lambda rows: rows.filter(pc.not_equal(rows[columns.STATE], columns.INTERRUPTED)))
         ended = {row[columns.TRIAL_ID]: row for row in self._trials.read().to_pylist()}
-        self._taken = sum(row[columns.STATE] != columns.INFEASIBLE for row in ended.values())
-        pending = []
+        for row in ended.values():
+            self._ended[row[columns.CONFIGURATION]][row[columns.REPEAT]] = row
+        firsts = [runs[0] for runs in self._ended.values() if 0 in runs]
+        self._taken = sum(row[columns.STATE] != columns.INFEASIBLE for row in firsts)
+        due: list[_Job] = []
         for draw in self._sampler.unfinished():
-            if draw.trial_id in ended:
-                self._tell(ended[draw.trial_id])
-            else:
-                pending.append(draw)
-        self._replay_stopping(ended, pending)
-        return pending
+            missing = missing_repeats(self._ended[draw.trial_id], self._repeats)
+            due += [_Job(draw, repeat) for repeat in missing]
+            self._tell_if_whole(draw.trial_id)
+        self._replay_stopping(firsts, [job.draw for job in due if job.repeat == 0])
+        return due
 
     def _tell(self, row: Mapping[str, Any]) -> None:
-        """Tell the sampler an end as it is recorded, now or (after a kill between the two) on resume."""
+        """Tell the sampler how a configuration ended, now or (after a kill between record and this) on resume."""
         trial_id, state = row[columns.TRIAL_ID], row[columns.STATE]
         if state == columns.COMPLETED:
             self._sampler.tell_completed(trial_id, _objectives(row))
@@ -186,9 +242,9 @@ class Search:
         else:
             self._sampler.tell_failed(trial_id)
 
-    def _replay_stopping(self, ended: Mapping[str, Mapping[str, Any]], pending: list[Draw]) -> None:
+    def _replay_stopping(self, ended: list[Mapping[str, Any]], pending: list[Draw]) -> None:
         """Show the stopping rule the recorded epochs in the order they came: its state is nothing else."""
-        costs = {trial_id: _objectives(row) for trial_id, row in ended.items()}
+        costs = {row[columns.TRIAL_ID]: _objectives(row) for row in ended}
         for draw in pending:
             try:
                 profile = self.architectures.row(self._base.replace(draw.assignment))

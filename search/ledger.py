@@ -28,6 +28,9 @@ class TrialRecord:
     """One trial: what it is, what it costs, what it reported."""
 
     trial_id: str
+    configuration: str
+    """``trial_id`` of the configuration's first run."""
+    repeat: int
     assignment: Assignment
     config: TrialConfig
     architecture: Row
@@ -74,6 +77,8 @@ class TrialRecord:
         row |= {path: cell(value) for path, value in self.assignment.items()}
         return row | {
             columns.TRIAL_ID: self.trial_id,
+            columns.CONFIGURATION: self.configuration,
+            columns.REPEAT: self.repeat,
             columns.STATE: state,
             columns.REASON: reason,
             columns.EPOCH: self.epoch,

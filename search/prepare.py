@@ -28,7 +28,7 @@ from trainers.datasets import SegmentationData, open_dataset
 from trainers.datasets.samples import count_classes
 from trainers.evaluation import constant_prediction_metrics
 from trainers.loop import untrained_metrics
-from trainers.models import check_weights
+from trainers.models import check_model
 from trainers.profiling import count_architecture
 from trainers.settings import ConfigError
 
@@ -66,7 +66,7 @@ def plan_search(
     share = share_of(nodes, config.resources, base.training.device)
     plan = Plan(config, space, base, data, share, nodes)
     for trial in plan.architectures or [base]:
-        check_weights(trial.model)
+        check_model(trial.model)
     return plan
 
 
@@ -121,6 +121,7 @@ def build_search(plan: Plan, run: RunFolder, observers: Sequence[Observer], say:
         run=run,
         base=plan.base,
         num_trials=config.num_trials,
+        repeats=config.repeats,
         sampler=Sampler(run.storage, plan.space, config.sampler, config.seed),
         stopping=build_stopping(config.scheduler, plan.base.training.epochs),
         architectures=architectures,

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
-from search.config import QUIET_LOGGING, check_overrides, quiet_hydra
+from search.command_line import QUIET_LOGGING, check_overrides, quiet_hydra
 from search.errors import errors_in_one_line
 from search.reporting import build_report
 from search.reporting.record import read_record

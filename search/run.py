@@ -9,7 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cluster.authentication import authenticate_local_cluster
-from search.config import SearchConfig, check_overrides, continued, register, settle, space_of
+from search.command_line import check_overrides, register
+from search.config import SearchConfig, continued, settle, space_of
 from search.errors import errors_in_one_line
 
 

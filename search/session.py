@@ -69,7 +69,8 @@ def say_plan(plan: Plan) -> int:
     console.print(describe(plan))
     size = plan.space.size()
     points = "endless configurations" if size is None else f"{size} configurations"
-    console.print(f"\n{config.num_trials} trials of up to {plan.base.training.epochs} epochs from {points}")
+    seeds = f" under {config.repeats} seeds each," if config.repeats > 1 else ""
+    console.print(f"\n{config.num_trials} trials,{seeds} of up to {plan.base.training.epochs} epochs from {points}")
     console.print(f"{plan.share.describe()}\nNothing was run: dry_run=true")
     return 0
 
@@ -90,12 +91,13 @@ def search(plan: Plan, run: RunFolder, mode: str) -> int:
     log_to(run.log)
     console, config, data = Console(), plan.config, plan.data
     say = sayer(console)
-    say(f"{run.name}: {config.num_trials} trials of space {config.space_name}, {plan.share.describe()}")
+    seeds = f" under {config.repeats} seeds each" if config.repeats > 1 else ""
+    say(f"{run.name}: {config.num_trials} trials{seeds} of space {config.space_name}, {plan.share.describe()}")
     say(f"Data {data.name}: {len(data.train)} training and {len(data.val)} validation images")
     for note in data.notes:
         say(f"  {note}")
     before = [row for row in run.read_trials().to_pylist() if row[columns.STATE] != columns.INTERRUPTED]
-    view = ProgressView(console, run.name, config.num_trials, before)
+    view = ProgressView(console, run.name, config.num_trials, config.repeats, before)
     tracker = None if mode == "off" else Tracker(config.tracking, mode, run.path, run.name)
     observers: list[Observer] = [view] if tracker is None else [view, tracker]
     try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spaces import Assignment, Parameter, Space, SpaceError
-from trainers.choices import ARCHITECTURE_FIELDS
+from trainers.choices import ARCHITECTURE_FIELDS, READ_ONLY_WHEN, fields_read
 from trainers.config import TrialConfig
 from trainers.settings import ConfigError
 
@@ -64,9 +64,34 @@ def check_reads(space: Space, assignment: Mapping[str, Any], base: TrialConfig) 
     model = base.replace(assignment).model
     for path in assignment:
         group, _, name = path.partition(".")
-        if group == "model" and name not in ("architecture", *ARCHITECTURE_FIELDS[model.architecture]):
+        if group == "model" and name not in ("architecture", *fields_read(model.architecture)):
             readers = [key for key, names in ARCHITECTURE_FIELDS.items() if name in names]
             raise SpaceError(
                 f"Space {space.name!r} draws {path!r} for model.architecture={model.architecture}, which does not "
                 f"read it. Add to it: when: {{model.architecture: [{', '.join(readers)}]}}"
             )
+
+
+def check_effect(space: Space, parameter: Parameter, base: TrialConfig) -> None:
+    """Refuse a drawn setting that is without effect beside some value of the setting it depends on."""
+    if parameter.path not in READ_ONLY_WHEN:
+        return
+    owner, needed = READ_ONLY_WHEN[parameter.path]
+    for value in _values_beside(space, parameter, owner, base):
+        if value not in needed:
+            values = f"[{', '.join(needed)}]" if len(needed) > 1 else needed[0]
+            way = f"Add to it: when: {{{owner}: {values}}}" if owner in space.paths else f"Fix {owner} to {values}."
+            raise SpaceError(
+                f"Space {space.name!r} draws {parameter.path!r} for {owner}={value}, where it has no effect. {way}"
+            )
+
+
+def _values_beside(space: Space, parameter: Parameter, owner: str, base: TrialConfig) -> Sequence[Any]:
+    """The values that ``owner`` can have in trials that draw ``parameter``."""
+    if owner in parameter.when:
+        return parameter.when[owner]
+    for other in space.parameters:
+        if other.path == owner:
+            return other.values
+    group, name = owner.split(".")
+    return [getattr(getattr(base, group), name)]

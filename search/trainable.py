@@ -20,7 +20,7 @@ from search import columns
 from trainers.config import DataConfig, TrialConfig
 from trainers.datasets import SegmentationData, open_dataset
 from trainers.loop import EpochResult, resolve_device, train
-from trainers.models import check_weights
+from trainers.models import check_model
 from trainers.profiling import device_name
 
 TRIAL_ID, CONFIG, FOLDER, THREADS = "id", "trial", "folder", "threads"
@@ -63,7 +63,7 @@ class TrialActor(tune.Trainable):
         trial = TrialConfig.from_dict(self.config[CONFIG])
         data = self._open(trial.data)
         if self._epochs is None:
-            check_weights(trial.model)
+            check_model(trial.model)
             self._epochs = train(trial, data, Path(self.config[FOLDER]))
         result = next(self._epochs)
         metrics = dataclasses.asdict(result)

@@ -17,8 +17,10 @@ from yaml import YAMLError
 
 from search import columns, objectives
 from search.objectives import Row
+from search.repeats import configurations, configurations_table, split_id
 from search.results import last_rows
 from search.run_folder import RunError, RunFolder
+from spaces import Space, SpaceError
 from trainers.choices import fields_read
 from trainers.config import TrialConfig
 from trainers.settings import ConfigError
@@ -51,6 +53,25 @@ class Record:
         return [entry["name"] for entry in self.data["classes"]]
 
     @cached_property
+    def configurations(self) -> list[Row]:
+        """One row a drawn configuration: its runs under several seeds averaged (:mod:`search.repeats`)."""
+        return configurations(self.trials)
+
+    @property
+    def repeated(self) -> bool:
+        """Whether configurations ran under more than one seed."""
+        return any(row[columns.REPEAT] for row in self.trials)
+
+    @cached_property
+    def space(self) -> Space | None:
+        """The space that was searched; none when the run's settings do not hold it."""
+        name, content = self.settings.get("space_name"), self.settings.get("space")
+        try:
+            return None if content is None else Space.from_dict(str(name), content)
+        except SpaceError as error:
+            raise RunError(f"{self.run.config} does not hold a space that can be read: {error}") from error
+
+    @cached_property
     def parameters(self) -> list[str]:
         """Dotted paths of the space that trials were drawn from."""
         return list(self.data["parameters"])
@@ -65,8 +86,8 @@ class Record:
 
     @cached_property
     def front_rows(self) -> list[Row]:
-        """The trials of the front, the fastest first."""
-        by_id = {row[columns.TRIAL_ID]: row for row in self.trials}
+        """The configurations of the front, the fastest first."""
+        by_id = {row[columns.TRIAL_ID]: row for row in self.configurations}
         return [by_id[row[columns.TRIAL_ID]] for row in self.front.to_pylist()]
 
     @cached_property
@@ -87,6 +108,7 @@ def read_record(run: RunFolder) -> Record:
     epochs = _latest(run.read_epochs(), [columns.TRIAL_ID, columns.EPOCH])
     curves = _curves(epochs)
     version = max(_schema_version(run, table) for table in (trials, epochs))
+    tried = configurations_table(trials)
     return Record(
         run=run,
         data=data,
@@ -95,9 +117,9 @@ def read_record(run: RunFolder) -> Record:
         trials=_all_trials(run, data, trials, curves),
         curves=curves,
         architectures=_latest(run.read_architectures(), [columns.ARCHITECTURE, columns.DEVICE]).to_pylist(),
-        front=objectives.front(trials),
-        hypervolume=objectives.hypervolume(trials),
-        reference_point=objectives.reference_point(trials),
+        front=objectives.front(tried),
+        hypervolume=objectives.hypervolume(tried),
+        reference_point=objectives.reference_point(tried),
     )
 
 
@@ -169,14 +191,22 @@ def _all_trials(run: RunFolder, data: Mapping[str, Any], table: pa.Table, curves
         for trial, rows in curves.items()
         if trial not in known
     ]
-    return sorted(ended + open_ones, key=lambda row: (len(row[columns.TRIAL_ID]), row[columns.TRIAL_ID]))
+    return sorted(ended + open_ones, key=_order)
+
+
+def _order(row: Row) -> tuple[int, str, int]:
+    """The order drawn: t9999 before t10000, and repeats behind the run they repeat."""
+    return len(row[columns.CONFIGURATION]), row[columns.CONFIGURATION], row[columns.REPEAT]
 
 
 def _interrupted(run: RunFolder, trial: str, rows: list[Row], parameters: Iterable[str]) -> Row:
     measured = [row for row in rows if is_number(row[columns.MIOU])]
     top = max(measured, key=lambda row: row[columns.MIOU], default=None)
+    configuration, repeat = split_id(trial)
     row: Row = {
         columns.TRIAL_ID: trial,
+        columns.CONFIGURATION: configuration,
+        columns.REPEAT: repeat,
         columns.STATE: columns.INTERRUPTED,
         columns.REASON: _STILL_OPEN,
         columns.EPOCH: rows[-1][columns.EPOCH],

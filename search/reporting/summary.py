@@ -85,10 +85,12 @@ def _what_ran(record: Record, states: Sequence[tuple[str, int]]) -> str:
 
 def _what_won(record: Record, picks: Sequence[Pick]) -> str:
     if picks:
-        top = picks[0].trial[columns.MIOU]
-        size = record.front.num_rows
+        best = picks[0].trial
+        top, size = best[columns.MIOU], record.front.num_rows
         members = f"The front has {size} trials" if size > 1 else "The front is this one trial"
-        return f"The best reached mIoU {written(columns.MIOU, top)}{_against(record, top)}. {members}."
+        return (
+            f"The best reached mIoU {written(columns.MIOU, top)}{_over_seeds(best)}{_against(record, top)}. {members}."
+        )
     if not record.trials:
         return ""
     partial = [row for row in record.trials if is_number(row[columns.MIOU]) and row[columns.STATE] != columns.COMPLETED]
@@ -99,6 +101,13 @@ def _what_won(record: Record, picks: Sequence[Pick]) -> str:
     value, epoch = written(columns.MIOU, top_row[columns.MIOU]), top_row[columns.EPOCH]
     where = f"{top_row[columns.TRIAL_ID]}, {top_row[columns.STATE]} at epoch {epoch}"
     return f"{lead} The highest mIoU on the way was {value} ({where}); it says little about the full budget."
+
+
+def _over_seeds(row: Row) -> str:
+    """The spread of a configuration that ran more than once."""
+    if not is_number(row[columns.MIOU_STD]):
+        return ""
+    return f" (mean of {row[columns.REPEATS]} seeds, standard deviation {written(columns.MIOU_STD, row[columns.MIOU_STD])})"
 
 
 def _against(record: Record, top: float) -> str:

@@ -12,7 +12,7 @@ from search.reporting.record import Record, architecture_fields, architecture_la
 from search.reporting.wording import heading, written
 
 ARCHITECTURE_LABEL = "label"
-_FRONT = (columns.MIOU, columns.LATENCY_MS, columns.SIZE_MB, columns.PARAMS, columns.TRAIN_TIME_S)
+_COSTS = (columns.LATENCY_MS, columns.SIZE_MB, columns.PARAMS, columns.TRAIN_TIME_S)
 _PROFILE = (
     *(columns.PARAMS, columns.SIZE_MB, columns.MACS),
     *(columns.LATENCY_MS, columns.LATENCY_P95_MS, columns.LATENCY_SPREAD),
@@ -56,13 +56,15 @@ class PageTable:
 
 def front_table(record: Record) -> PageTable:
     """The front, the fastest first, with every drawn parameter that varies."""
-    keys = [columns.TRIAL_ID, ARCHITECTURE_LABEL, *_FRONT, *record.varying]
+    spread = [columns.MIOU_STD, columns.REPEATS] if record.repeated else []
+    keys = [columns.TRIAL_ID, ARCHITECTURE_LABEL, columns.MIOU, *spread, *_COSTS, *record.varying]
     return _trial_table(keys, record.front_rows)
 
 
 def trials_table(record: Record) -> PageTable:
     """Every trial in the order drawn, with state and reason."""
-    head = [columns.TRIAL_ID, columns.STATE, ARCHITECTURE_LABEL, *_FRONT]
+    seed = [columns.SEED] if record.repeated else []
+    head = [columns.TRIAL_ID, columns.STATE, ARCHITECTURE_LABEL, *seed, columns.MIOU, *_COSTS]
     progress = [columns.EPOCH, columns.EPOCHS, columns.BEST_EPOCH]
     return _trial_table([*head, *progress, *record.varying, columns.REASON], record.trials)
 

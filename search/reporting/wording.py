@@ -14,6 +14,8 @@ MISSING = "–"
 HEADINGS: Mapping[str, str] = {
     columns.TRIAL_ID: "trial",
     columns.MIOU: "mIoU",
+    columns.MIOU_STD: "± over seeds",
+    columns.REPEATS: "runs",
     columns.MIOU_FOREGROUND: "mIoU without background",
     columns.PIXEL_ACCURACY: "pixel accuracy",
     columns.MEAN_CLASS_ACCURACY: "mean class accuracy",
@@ -67,6 +69,7 @@ def moment(value: datetime) -> str:
 
 _FORMATS: Mapping[str, Callable[[Any], str]] = {
     columns.MIOU: lambda value: f"{value:.3f}",
+    columns.MIOU_STD: lambda value: f"{value:.3f}",
     columns.LATENCY_SPREAD: lambda value: f"{value:.1%}",
     columns.LATENCY_MS: quantity,
     columns.LATENCY_P95_MS: quantity,

@@ -1,54 +1,85 @@
-"""Taking up a search after a kill, without Ray."""
+"""The search without Ray: repeats, and taking up what a kill left behind."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pyarrow as pa
 import pytest
 
 from search import columns
-from search.architectures import ArchitectureTable
+from search.architectures import ArchitectureTable, architecture_key
 from search.config import ConstraintsConfig, LatencyConfig, SamplerConfig
 from search.engine import Search
-from search.ledger import Ledger
+from search.ledger import Ledger, TrialRecord
 from search.resources import Share
 from search.results import Table
 from search.run_folder import RunFolder
 from search.sampler import Sampler
-from search.stopping import NoStopping
+from search.stopping import NoStopping, StoppingRule
 from spaces import Space
 from trainers.config import TrialConfig
 
 CONTRADICTION = {"model.architecture": "deeplab", "training.batch_size": 1}
-SPACE = Space.from_dict(
+CONTRADICTORY = Space.from_dict(
     "contradictory",
     {
         "parameters": {"model.architecture": {"values": ["deeplab"]}, "training.batch_size": {"values": [1]}},
         "baselines": [CONTRADICTION],
     },
 )
+RATES = Space.from_dict("rates", {"parameters": {"optimizer.lr": {"values": [1e-2, 1e-3, 1e-4]}}})
+BASE = TrialConfig().replace({"training.epochs": 2, "training.precision": "fp32", "training.seed": 40})
 
 
-def open_search(run: RunFolder) -> tuple[Search, Sampler]:
-    parameters = {"model.architecture": pa.string(), "training.batch_size": pa.int64()}
+class Judge:
+    """Stopping rule that ends what it is told to, and notes whom it was asked about."""
+
+    def __init__(self, stop: str = "") -> None:
+        self.stop, self.asked = stop, list[str]()
+
+    def report(self, trial_id: str, epoch: int, objectives: Mapping[str, float]) -> str | None:  # noqa: ARG002
+        self.asked.append(trial_id)
+        return "hopeless" if trial_id == self.stop else None
+
+
+def profiles(folder: Path) -> Table:
+    """The table ``architectures`` with the one that all trials here have."""
+    table = Table(folder, columns.architectures_schema())
+    if not table.read().num_rows:
+        row = {columns.ARCHITECTURE: architecture_key(BASE), columns.HEIGHT: 96, columns.WIDTH: 128}
+        row |= {columns.LATENCY_MS: 5.0, columns.LATENCY_P95_MS: 6.0, columns.SIZE_MB: 3.0}
+        table.append(row | {columns.PARAMS: 7, columns.MACS: 9, columns.DEVICE: "cpu"})
+    return table
+
+
+def open_search(
+    run: RunFolder, space: Space, num_trials: int = 1, repeats: int = 1, stopping: StoppingRule | None = None
+) -> tuple[Search, Sampler]:
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    parameters = {item.path: kinds[type(item.values[0])] for item in space.parameters}
     trials = Table(run.results / "trials", columns.trials_schema(parameters, ["a"]))
     epochs = Table(run.results / "epochs", columns.epochs_schema(["a"]))
     architectures = ArchitectureTable(
-        table=Table(run.results / "architectures", columns.architectures_schema()),
+        table=profiles(run.results / "architectures"),
         latency=LatencyConfig(),
         constraints=ConstraintsConfig(),
         share=Share(1, 0, 1),
         node_cpus=2,
         num_classes=2,
     )
-    sampler = Sampler(run.storage, SPACE, SamplerConfig(name="random"), 0)
+    sampler = Sampler(run.storage, space, SamplerConfig(name="random" if space.baselines else "grid"), 0)
     search = Search(
         run=run,
-        base=TrialConfig(),
-        num_trials=1,
+        base=BASE,
+        num_trials=num_trials,
+        repeats=repeats,
         sampler=sampler,
-        stopping=NoStopping(),
+        stopping=stopping or NoStopping(),
         architectures=architectures,
         ledger=Ledger(trials, epochs, []),
         trials=trials,
@@ -56,14 +87,127 @@ def open_search(run: RunFolder) -> tuple[Search, Sampler]:
     return search, sampler
 
 
+def train(search: Search, trial: TrialRecord | None, miou: float) -> TrialRecord:
+    """Let a trial report every epoch of its budget, or fewer when it is stopped, and end."""
+    assert trial is not None
+    for epoch in range(1, BASE.training.epochs + 1):
+        row: dict[str, Any] = {columns.EPOCH: epoch, columns.MIOU: miou, columns.TRAIN_TIME_S: 1.0 * epoch}
+        search.report(trial.trial_id, row)
+        if search.stop_reason(trial.trial_id, row) is not None:
+            break
+    search.end(trial.trial_id)
+    return trial
+
+
+def told(run: RunFolder) -> list[tuple[str, list[float] | None]]:
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{run.storage}")
+    return [(trial.state.name, trial.values) for trial in study.trials]
+
+
+def states(run: RunFolder) -> dict[str, str]:
+    return {row[columns.TRIAL_ID]: row[columns.STATE] for row in run.read_trials().to_pylist()}
+
+
 def test_contradictory_draw_left_by_a_kill_is_recorded_on_resume(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    _, sampler = open_search(run)
+    _, sampler = open_search(run, CONTRADICTORY)
     assert sampler.ask() is not None  # killed here, before the refusal was recorded
 
-    resumed, _ = open_search(run)
+    resumed, _ = open_search(run, CONTRADICTORY)
     with pytest.raises(StopIteration):
         resumed.next_trial()
     (row,) = run.read_trials().to_pylist()
     assert (row[columns.TRIAL_ID], row[columns.STATE]) == ("t0000", columns.FAILED)
     assert "training.batch_size" in row[columns.REASON]
+    assert told(run) == [("FAIL", None)]
+
+
+def test_a_completed_run_is_repeated_under_the_next_seeds_and_the_sampler_told_their_mean(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    search, _ = open_search(run, RATES, repeats=3)
+    first = train(search, search.next_trial(), 0.2)
+    assert told(run)[0] == ("RUNNING", None)
+    repeats = [train(search, search.next_trial(), miou) for miou in (0.5, 0.8)]
+    assert [trial.trial_id for trial in (first, *repeats)] == ["t0000", "t0000-1", "t0000-2"]
+    assert [trial.config.training.seed for trial in (first, *repeats)] == [40, 41, 42]
+    reseeded = first.config.replace({"training.seed": 41})
+    assert repeats[0].config == reseeded
+    with pytest.raises(StopIteration):
+        search.next_trial()
+    assert told(run)[0] == ("COMPLETE", [pytest.approx(0.5), 5.0, 3.0])
+
+
+def test_the_search_waits_for_a_run_that_may_be_repeated(tmp_path: Path) -> None:
+    search, _ = open_search(RunFolder(tmp_path), RATES, repeats=2)
+    first = search.next_trial()
+    assert search.next_trial() is None
+    train(search, first, 0.2)
+    second = search.next_trial()
+    with pytest.raises(StopIteration):  # the second one brings nothing more
+        search.next_trial()
+    train(search, second, 0.2)
+    assert not search.close()
+
+
+def test_a_stopped_run_is_not_repeated_and_a_repeat_never_judged(tmp_path: Path) -> None:
+    run, judge = RunFolder(tmp_path), Judge(stop="t0000")
+    search, _ = open_search(run, RATES, num_trials=2, repeats=2, stopping=judge)
+    for miou in (0.1, 0.2, 0.3):
+        train(search, search.next_trial(), miou)
+    with pytest.raises(StopIteration):
+        search.next_trial()
+    assert states(run) == {"t0000": columns.STOPPED, "t0001": columns.COMPLETED, "t0001-1": columns.COMPLETED}
+    assert set(judge.asked) == {"t0000", "t0001"}
+    assert [values and values[0] for _, values in told(run)] == [0.1, pytest.approx(0.25), None]
+
+
+def test_a_failed_repeat_leaves_the_mean_of_the_others(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    search, _ = open_search(run, RATES, repeats=3)
+    train(search, search.next_trial(), 0.2)
+    broken = search.next_trial()
+    assert broken is not None
+    search.end(broken.trial_id, "out of memory")
+    train(search, search.next_trial(), 0.4)
+    assert states(run)["t0000-1"] == columns.FAILED
+    assert told(run)[0] == ("COMPLETE", [pytest.approx(0.3), 5.0, 3.0])
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+def test_after_a_kill_only_the_missing_repeats_run(tmp_path: Path, killed_after: int) -> None:
+    run, judge = RunFolder(tmp_path), Judge()
+    search, _ = open_search(run, RATES, num_trials=1, repeats=3)
+    for miou in (0.2, 0.5, 0.8)[:killed_after]:
+        train(search, search.next_trial(), miou)
+
+    resumed, _ = open_search(run, RATES, num_trials=1, repeats=3, stopping=judge)
+    for miou in (0.2, 0.5, 0.8)[killed_after:]:
+        train(resumed, resumed.next_trial(), miou)
+    with pytest.raises(StopIteration):
+        resumed.next_trial()
+    rows = run.read_trials().to_pylist()
+    assert [row[columns.TRIAL_ID] for row in rows] == ["t0000", "t0000-1", "t0000-2"]
+    assert [row[columns.SEED] for row in rows] == [40, 41, 42]
+    assert told(run)[0] == ("COMPLETE", [pytest.approx(0.5), 5.0, 3.0])
+    assert set(judge.asked) == {"t0000"}  # replayed; repeats are none of its business
+
+
+def test_a_kill_between_record_and_sampler_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path)
+    search, sampler = open_search(run, RATES, repeats=2)
+    train(search, search.next_trial(), 0.2)
+    last = search.next_trial()
+    monkeypatch.setattr(sampler, "tell_completed", lambda *_: None)  # killed before it was told
+    train(search, last, 0.4)
+    assert told(run)[0] == ("RUNNING", None)
+
+    open_search(run, RATES, repeats=2)
+    assert told(run)[0] == ("COMPLETE", [pytest.approx(0.3), 5.0, 3.0])
+
+
+def test_a_drawn_seed_is_where_repeats_begin(tmp_path: Path) -> None:
+    space = Space.from_dict("seeds", {"parameters": {"training.seed": {"values": [7]}}})
+    search, _ = open_search(RunFolder(tmp_path), space, repeats=2)
+    seeds = [train(search, search.next_trial(), 0.1).config.training.seed for _ in range(2)]
+    assert seeds == [7, 8]
+    assert dataclasses.asdict(BASE)["training"]["seed"] == 40

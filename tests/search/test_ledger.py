@@ -58,7 +58,7 @@ def open_ledger(folder: Path) -> tuple[Ledger, Witness]:
 def trial_of(trial_id: str, device: str = "cpu") -> TrialRecord:
     config = TrialConfig().replace({"optimizer.lr": 3e-3, "training.epochs": 5, "training.seed": 9})
     assignment = {"optimizer.lr": 3e-3, "model.aspp_rates": [6, 12]}
-    return TrialRecord(trial_id, assignment, config, PROFILE | {columns.DEVICE: device}, now())
+    return TrialRecord(trial_id, trial_id, 0, assignment, config, PROFILE | {columns.DEVICE: device}, now())
 
 
 def result(epoch: int, miou: float) -> dict[str, Any]:

@@ -10,13 +10,12 @@ import pytest
 from hydra import compose, initialize
 from omegaconf import OmegaConf
 
+from search.command_line import check_overrides, register
 from search.config import (
     DATA_DEFAULTS,
     SamplerConfig,
     SearchConfig,
-    check_overrides,
     load_config,
-    register,
     save_config,
     settle,
     space_of,
@@ -95,6 +94,7 @@ def test_what_is_a_setting_passes() -> None:
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"num_trials": 0}, "num_trials must be at least 1; got 0"),
+    ({"repeats": 0}, "repeats must be at least 1; got 0"),
     ({"seed": -1}, r"seed must be in \[0, 2\^31\); got -1"),
     ({"sampler.name": "tpee"}, r"sampler.name must be one of.*Did you mean 'tpe'\?"),
     ({"sampler.startup_trials": 0}, "sampler.startup_trials must be at least 1; got 0"),
@@ -132,6 +132,31 @@ def test_the_command_line_beats_what_the_space_fixes() -> None:
     untouched = settle(given, ["num_trials"])
     assert untouched.base_trial(space_of(untouched)).training.epochs == 6
     assert SPACE["fixed"] == {"training.epochs": 6, "schedule.name": "poly"}
+
+
+def test_a_space_presets_the_search_unless_the_command_line_does() -> None:
+    wishes = {"sampler.name": "random", "scheduler.name": "none", "repeats": 3}
+    asked = config_of(SPACE | {"search": wishes}, sampler=SamplerConfig(name="gp", startup_trials=4), repeats=2)
+    settled = settle(asked, [])
+    assert (settled.sampler.name, settled.sampler.startup_trials) == ("random", 4)
+    assert (settled.scheduler.name, settled.repeats) == ("none", 3)
+    chosen = settle(asked, ["sampler.name", "repeats"])
+    assert (chosen.sampler.name, chosen.scheduler.name, chosen.repeats) == ("gp", "none", 2)
+    assert settle(asked, ["sampler"]).sampler.name == "gp"
+
+
+@pytest.mark.parametrize(
+    ("wishes", "error", "message"),
+    [
+        ({"repeat": 3}, SpaceError, r"'search' sets 'repeat', which is no setting of a search. Did you mean 'repeats'"),
+        ({"optimizer.lr": 1}, SpaceError, r"'search' sets 'optimizer.lr', .* It may set num_trials, repeats, sampler"),
+        ({"repeats": "many"}, SpaceError, "'search' sets repeats to 'many': Value 'many'"),
+        ({"repeats": 0}, ConfigError, "repeats must be at least 1; got 0"),
+    ],
+)
+def test_what_a_space_may_not_preset_is_refused(wishes: dict[str, Any], error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        settle(config_of(SPACE | {"search": wishes}), [])
 
 
 def test_what_the_space_draws_cannot_be_set() -> None:
@@ -172,7 +197,15 @@ BAD_SPACES: dict[str, tuple[Any, str]] = {
         varied(
             model__architecture={"values": ["unet", "deeplab"]}, model__backbone={"values": ["resnet18", "vgg11_bn"]}
         ),
-        r"draws 'model.backbone' for model.architecture=unet, which does not read it.*architecture: \[deeplab\]",
+        r"draws 'model.backbone' for model.architecture=unet, which does not read it.*architecture: \[fcn, pspnet, deeplab\]",
+    ),
+    "without effect beside a drawn value": (
+        varied(schedule__name={"values": ["constant", "poly"]}, schedule__power={"values": [0.5, 0.9]}),
+        r"draws 'schedule.power' for schedule.name=constant, where it has no effect. .* when: {schedule.name: poly}",
+    ),
+    "without effect beside the fixed value": (
+        varied(augmentation__scale={"distribution": "uniform", "min": 0.0, "max": 1.0}),
+        r"'augmentation.scale' for augmentation.policy=light, .* Fix augmentation.policy to custom\.",
     ),
     "unread of the base": (varied(model__backbone={"values": ["resnet18", "vgg11_bn"]}), "does not read it"),
     "never valid together": (
@@ -190,6 +223,14 @@ def test_a_space_that_draws_what_cannot_be_is_refused(space: Any, message: str) 
 
 def test_a_value_that_is_right_beside_some_neighbours_passes() -> None:
     space_of(config_of(varied(data__height={"values": [64, 128]}, data__crop={"values": [None, 64, 128]})))
+
+
+def test_a_setting_that_has_its_effect_passes() -> None:
+    policies = {"values": ["none", "custom"]}
+    scale = {"distribution": "uniform", "min": 0.0, "max": 1.0, "when": {"augmentation.policy": "custom"}}
+    space_of(config_of(varied(augmentation__policy=policies, augmentation__scale=scale)))
+    always = varied(augmentation__scale={"values": [0.1, 0.2]}) | {"fixed": {"augmentation.policy": "custom"}}
+    space_of(config_of(always))
 
 
 def test_a_grid_of_an_endless_space_is_refused_before_anything_runs() -> None:

@@ -246,7 +246,8 @@ def test_a_baseline_must_not_set_what_its_conditions_exclude() -> None:
     [
         ("model.backbon", {}, r"names 'model.backbon', which no trial has. Did you mean 'model.backbone'\?"),
         ("optimizer.lr", {"training.epoch": 1}, r"names 'training.epoch', .* Did you mean 'training.epochs'\?"),
-        ("zzz", {}, "names 'zzz', which no trial has. Known: augmentation.policy, .*training.seed"),
+        ("zzz", {}, "names 'zzz', which no trial has. Known: augmentation.color, .*training.seed"),
+        ("loss.terms.dise", {}, r"names 'loss.terms.dise', which no trial has. Did you mean 'loss.terms.dice'\?"),
     ],
 )
 def test_a_path_that_no_trial_has_is_refused(path: str, fixed: dict[str, Any], message: str) -> None:
@@ -259,16 +260,64 @@ def test_a_group_is_no_path() -> None:
         space_of({"model": {"values": [1]}}).check_paths(TrialConfig)
 
 
+ARCHITECTURES: dict[str, Any] = {
+    "model.architecture": {"values": ["unet", "deeplab"]},
+    "model.backbone": {"values": ["resnet18"], "when": {"model.architecture": "deeplab"}},
+    "model.aspp": {"values": [True, False], "when": {"model.architecture": "deeplab"}},
+    "model.aspp_rates": {"values": [[1], [2]], "when": {"model.aspp": True}},
+    "optimizer.lr": {"values": [1e-3]},
+}
+
+
 @pytest.mark.parametrize("name", shipped_spaces())
 def test_every_shipped_space_describes_trials_that_can_be(name: str) -> None:
     space = Space.from_dict(name, shipped_spaces()[name])
     space.check_paths(TrialConfig)
     assert space.question
     base = TrialConfig().replace(space.fixed)
-    built = [base.replace(point) for point in (*(space.enumerate("model.") or ()), *space.baselines)]
-    assert len({repr(trial) for trial in built}) >= 4
-    for point in draw(space, 50):
+    for point in (*(space.enumerate("model.") or ()), *space.baselines):
         base.replace(point)
+    drawn = [base.replace(point) for point in draw(space, 50)]
+    assert len({repr(trial) for trial in drawn}) >= 3
+
+
+@pytest.mark.parametrize("name", shipped_spaces())
+def test_every_shipped_space_says_what_its_question_compares(name: str) -> None:
+    space = Space.from_dict(name, shipped_spaces()[name])
+    assert space.question.endswith("?")
+    assert space.compare
+    if space.search.get("sampler.name") == "grid":
+        assert space.search["num_trials"] == space.size()
+
+
+def test_what_is_compared_may_vary_alone_or_together() -> None:
+    space = space_of(ARCHITECTURES, compare=["optimizer.lr", ["model.architecture", "model.backbone"]])
+    assert space.compare == (("optimizer.lr",), ("model.architecture", "model.backbone"))
+
+
+@pytest.mark.parametrize(
+    ("compare", "message"),
+    [
+        (["model.backbon"], r"compares 'model.backbon', which it does not draw. Did you mean 'model.backbone'\?"),
+        ([["optimizer.lr", "zzz"]], "compares 'zzz', which it does not draw. Its parameters: model.architecture, "),
+        ("optimizer.lr", "'compare' must be a list of parameters, or of lists of them; got 'optimizer.lr'"),
+    ],
+)
+def test_comparing_what_is_not_drawn_is_refused(compare: Any, message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        space_of(ARCHITECTURES, compare=compare)
+
+
+def test_dependents_are_found_along_chains_of_conditions() -> None:
+    space = space_of(ARCHITECTURES)
+    assert space.dependents(["model.architecture"]) == {"model.backbone", "model.aspp", "model.aspp_rates"}
+    assert space.dependents(["model.aspp"]) == {"model.aspp_rates"}
+    assert space.dependents(["optimizer.lr"]) == set()
+
+
+def test_settings_of_the_search_must_be_a_mapping() -> None:
+    with pytest.raises(SpaceError, match=r"'search' must map settings of the search to values; got \['grid'\]"):
+        space_of(ARCHITECTURES, search=["grid"])
 
 
 def test_an_omegaconf_file_reads_as_written(write_space: Callable[[str], Any]) -> None:

@@ -1,0 +1,111 @@
+"""The way from the command line to dataclasses: Hydra, once, at the door."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from search.config import DATA_DEFAULTS, SearchConfig
+from spaces import shipped_spaces
+from trainers.settings import ConfigError, schema, setting_names, unknown_setting
+
+HELP = """\
+Search architectures and hyperparameters of semantic segmentation; ends in a Pareto front and a report.
+
+  python -m search.run [GROUP=OPTION] [SETTING=VALUE] ...
+
+Groups and their options (--config-dir DIR adds yours: DIR/space/mine.yaml is space=mine)
+
+$APP_CONFIG_GROUPS
+Settings people change
+  num_trials=20                  configurations to try
+  repeats=3                      train each under three seeds: mean and spread, paired comparisons
+  run=NAME                       name of the run; default: space and time
+  resume=NAME                    continue an interrupted run under its own settings
+  data.root=DIR                  where the data set lies (every set but scenes)
+  data.height=96 data.width=128  size that images are packed and trained at
+  training.epochs=50             full budget of a trial
+  training.batch_size=16         images per step
+  resources.cpus_per_trial=N     default: 1 on a CPU machine, else the GPU's share of the cores
+  resources.gpus_per_trial=0.5   several trials per GPU; default: 1 where there is a GPU
+  constraints.latency_ms=20      never train what is slower (also size_mb, params)
+  scheduler.name=none            no early stopping; also scheduler.eta, scheduler.grace_epochs
+  sampler.name=tpe               or nsga2, gp, random, grid
+  tracking.mode=offline          W&B: auto, online, offline, off
+All settings with their values: python -m search.run --cfg job
+
+Examples
+  python -m search.run                                              the built-in data set, minutes on a laptop
+  python -m search.run space=backbones data=folder data.root=~/mine num_trials=60 constraints.latency_ms=20
+  python -m search.run space=backbones data=camvid data.root=~/camvid dry_run=true
+"""
+
+
+def quiet_hydra(name: str, text: str) -> dict[str, Any]:
+    """Hydra's own settings of a command: its help text, and no files or logging of Hydra's."""
+    return {
+        "job": {"name": name, "chdir": False},
+        "run": {"dir": "."},
+        "output_subdir": None,
+        "help": {"template": text},
+    }
+
+
+QUIET_LOGGING = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
+"""Goes to the end of a command's defaults list."""
+
+
+def register() -> DictConfig:
+    """Make the settings, the data sets and the shipped spaces known to Hydra; returns the settings."""
+    store = ConfigStore.instance()
+    for name, content in shipped_spaces().items():
+        store.store(group="space", name=name, node=content)
+    for name, preset in DATA_DEFAULTS.items():
+        store.store(group="data", name=name, node={"name": name, **preset})
+    for name in ("local", "address"):
+        store.store(group="cluster", name=name, node={"name": name})
+    settings = schema(SearchConfig)
+    store.store(name="search_schema", node=settings)
+    groups = [{"data": "scenes"}, {"cluster": "local"}, {"space": "quickstart"}]
+    defaults = ["search_schema", *groups, "_self_", *QUIET_LOGGING]
+    store.store(name="search", node={"defaults": defaults, "hydra": quiet_hydra("search", HELP)})
+    return settings
+
+
+def check_overrides(arguments: Sequence[str], known: DictConfig, groups: Sequence[str] = ()) -> None:
+    """Refuse a misspelt setting with the nearest known one, and a broken file, before Hydra does it in its own way.
+
+    Raises:
+        ConfigError: a setting that is none, or a file of ``--config-dir`` that is not YAML.
+    """
+    _check_config_dir(arguments)
+    settings = [*setting_names(known), *groups]
+    given = [item for item in arguments if "=" in item and not item.startswith("-")]
+    try:
+        overrides = OverridesParser.create().parse_overrides(given)
+    except OverrideParseException:
+        return  # Hydra's own message shows the place of a syntax error.
+    for override in overrides:
+        key = override.key_or_group
+        free = override.is_add() or key.split(".")[0] in ("space", "hydra") or key.startswith("hydra/")
+        if not free and key not in settings:
+            raise unknown_setting(key, settings)
+
+
+def _check_config_dir(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    folder = parser.parse_known_args(arguments)[0].config_dir
+    for file in [] if folder is None else sorted(folder.rglob("*.yaml")):
+        try:
+            OmegaConf.load(file)
+        except (OSError, UnicodeDecodeError, YAMLError) as error:
+            raise ConfigError(f"{file} is not YAML: {error}") from error
