@@ -107,7 +107,8 @@ def _over_seeds(row: Row) -> str:
     """The spread of a configuration that ran more than once."""
     if not is_number(row[columns.MIOU_STD]):
         return ""
-    return f" (mean of {row[columns.REPEATS]} seeds, standard deviation {written(columns.MIOU_STD, row[columns.MIOU_STD])})"
+    spread = written(columns.MIOU_STD, row[columns.MIOU_STD])
+    return f" (mean of {row[columns.REPEATS]} seeds, standard deviation {spread})"
 
 
 def _against(record: Record, top: float) -> str:
