@@ -65,7 +65,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> Row:
     summary = {columns.REPEATS: len(done), columns.MIOU_STD: _spread(done)}
     if len(rows) == 1 or not done:
         return first | summary
-    averages = {name: _mean(row[name] for row in done) for name in first if _is_averaged(name)}
+    averages = {name: _mean(row.get(name) for row in done) for name in first if _is_averaged(name)}
     return first | averages | summary | {columns.REASON: _reason(rows)}
 
 
