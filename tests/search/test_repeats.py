@@ -48,9 +48,8 @@ def test_repeats_follow_only_a_completed_run(ended: dict[int, str], missing: lis
 
 
 def test_metrics_are_averaged_and_costs_are_not() -> None:
-    rows = [
-        row("t0000", n, miou, **{"iou/car": iou}) for n, (miou, iou) in enumerate([(0.2, None), (0.5, 0.1), (0.5, 0.3)])
-    ]
+    measured = [(0.2, None), (0.5, 0.1), (0.5, 0.3)]
+    rows = [row("t0000", repeat, miou) | {"iou/car": iou} for repeat, (miou, iou) in enumerate(measured)]
     (summary,) = configurations(reversed(rows))
     assert summary[columns.TRIAL_ID] == "t0000"
     assert summary[columns.MIOU] == pytest.approx(0.4)
