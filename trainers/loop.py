@@ -108,11 +108,11 @@ class Trial:
         torch.manual_seed(training.seed)
         model = build_model(config.model, data.num_classes)
         self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
-        self.loss = build_loss(config.loss, data.class_pixels()).to(self.device)
+        self.loss = build_loss(config.loss, data.class_counts()).to(self.device)
         self.optimizer = build_optimizer(config.optimizer, self.model.parameters())
         steps = count_batches(len(data.train), training.batch_size)
         self.schedule = build_schedule(config.schedule, self.optimizer, training.epochs, steps)
-        self.augmentation = build_augmentation(config.augmentation.policy, config.data.crop)
+        self.augmentation = build_augmentation(config.augmentation, config.data.crop)
 
     def run_epoch(self, epoch: int, spent_s: float) -> EpochResult:
         """Train and validate one epoch, numbered from 1; ``spent_s`` is the time of the epochs before."""

@@ -1,72 +1,215 @@
-"""Losses over logits, by name, with or without class weights."""
+"""Losses over logits, by name, each with or without class weights, and their weighted sum.
+
+Two kinds of average, both over the labelled pixels of a batch: losses of a pixel (cross-entropy, focal, hinge) count
+each pixel with the weight of its true class; losses of a region (Dice, Lovász) exist once a class and count each
+class that the labels of the batch show with its weight.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+import dataclasses
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trainers.class_weights import class_weights
 from trainers.config import LossConfig
-from trainers.datasets import IGNORE_INDEX
-from trainers.settings import ConfigError
+from trainers.datasets import IGNORE_INDEX, ClassCounts
 
 
-class CrossEntropy(nn.Module):
-    """Cross-entropy of the softmax of logits, averaged over the labelled pixels with their class weights.
+class SegmentationLoss(nn.Module):
+    """What all losses share: precision, ignored pixels and class weights.
 
-    A batch without a labelled pixel costs exactly 0 and has zero gradient, where torch's own mean is NaN.
-    A NaN logit gives a NaN loss.
+    Ignored pixels have no part in value or gradient, whatever their logits. A batch without weight (all pixels
+    ignored, or all of classes that weigh 0) costs exactly 0 and has zero gradient. A NaN logit at a labelled pixel
+    gives a NaN loss. Half precision is computed in float32; float64 stays float64.
     """
 
-    class_weights: Tensor
-    pixel_weights: Tensor
+    weights: Tensor
 
-    def __init__(self, class_weights: Tensor) -> None:
+    def __init__(self, weights: Tensor) -> None:
         """Take the weight of each class, shape (classes,)."""
         super().__init__()
-        pixel_weights = torch.zeros(IGNORE_INDEX + 1)
-        pixel_weights[: len(class_weights)] = class_weights
-        self.register_buffer("class_weights", class_weights, persistent=False)
-        self.register_buffer("pixel_weights", pixel_weights, persistent=False)
+        self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Map logits (n, classes, h, w) and int64 labels (n, h, w), 255 ignored, to a float32 scalar."""
-        weights = self.class_weights
-        total = F.cross_entropy(logits.float(), target, weights, ignore_index=IGNORE_INDEX, reduction="sum")
-        mass = self.pixel_weights[target].sum()
-        return total / torch.where(mass > 0, mass, 1.0)
+        """Map logits (n, classes, h, w) and int64 labels (n, h, w), 255 ignored, to a scalar.
+
+        Raises:
+            ValueError: the logits have another number of classes than the weights.
+        """
+        if logits.shape[1] != len(self.weights):
+            raise ValueError(f"The loss is for {len(self.weights)} classes; the logits have {logits.shape[1]}.")
+        scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return self._cost(scores.masked_fill((target == IGNORE_INDEX).unsqueeze(1), 0), target)
+
+    def _cost(self, scores: Tensor, target: Tensor) -> Tensor:
+        """The loss of :meth:`forward`, of logits in full precision that are constant 0 at ignored pixels."""
+        raise NotImplementedError
 
 
-def inverse_frequency(class_pixels: NDArray[np.int64]) -> Tensor:
-    """Weights proportional to one over the classes' pixels, with mean 1 over the classes present, 0 for the absent.
+class PixelLoss(SegmentationLoss):
+    """A loss of each pixel, averaged over the labelled ones with the weight of their true class."""
 
-    Args:
-        class_pixels: training pixels of each class, shape (classes,).
+    pixel_weights: Tensor
 
-    Raises:
-        ConfigError: no class has a pixel.
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__(weights)
+        by_label = torch.zeros(IGNORE_INDEX + 1)
+        by_label[: len(weights)] = weights
+        self.register_buffer("pixel_weights", by_label, persistent=False)
+
+    def _cost(self, scores: Tensor, target: Tensor) -> Tensor:
+        return weighted_mean(self._pixel_losses(scores, target), self.pixel_weights.to(scores.dtype)[target])
+
+    def _pixel_losses(self, scores: Tensor, target: Tensor) -> Tensor:
+        """Loss of each pixel, shape (n, h, w); finite where ignored."""
+        raise NotImplementedError
+
+
+class CrossEntropy(PixelLoss):
+    """-log p of the true class, p the softmax of the logits."""
+
+    def _pixel_losses(self, scores: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(scores, target, ignore_index=IGNORE_INDEX, reduction="none")
+
+
+class Focal(PixelLoss):
+    """-(1 - p)^gamma log p of the true class, p the softmax of the logits (Lin et al. 2017, equation 4).
+
+    The average is over the weights of all labelled pixels, as for cross-entropy, which ``gamma=0`` is.
     """
-    present = class_pixels > 0
-    if not present.any():
-        raise ConfigError("loss.class_weights=inverse_frequency needs labelled training pixels; there are none.")
-    weights = np.zeros(len(class_pixels))
-    weights[present] = 1 / class_pixels[present]
-    weights[present] /= weights[present].mean()
-    return torch.from_numpy(weights).float()
+
+    def __init__(self, weights: Tensor, gamma: float) -> None:
+        super().__init__(weights)
+        self.gamma = gamma
+
+    def _pixel_losses(self, scores: Tensor, target: Tensor) -> Tensor:
+        entropy = F.cross_entropy(scores, target, ignore_index=IGNORE_INDEX, reduction="none")
+        # The slope of x^gamma is infinite at 0 for gamma < 1, and a sure pixel (entropy 0) would turn it into NaN.
+        doubt = -torch.expm1(-entropy).clamp(max=-torch.finfo(entropy.dtype).tiny)
+        return doubt**self.gamma * entropy
 
 
-def build_loss(config: LossConfig, class_pixels: NDArray[np.int64]) -> nn.Module:
-    """Build the loss that ``config`` describes.
+class Hinge(PixelLoss):
+    """max(0, 1 + best other logit - logit of the true class) (Crammer and Singer 2001).
+
+    Keras' ``CategoricalHinge`` is the same where some other score is at least 0, as with the softmax outputs it is
+    given there; on logits it would stop pushing down rivals below 0.
+    """
+
+    def _pixel_losses(self, scores: Tensor, target: Tensor) -> Tensor:
+        label = target.masked_fill(target == IGNORE_INDEX, 0).unsqueeze(1)
+        rival = scores.scatter(1, label, -torch.inf).amax(1)
+        return F.relu(1 + rival - scores.gather(1, label).squeeze(1))
+
+
+class RegionLoss(SegmentationLoss):
+    """A loss of each class over all labelled pixels of the batch, averaged over the classes that its labels show."""
+
+    def _cost(self, scores: Tensor, target: Tensor) -> Tensor:
+        truth = target.unsqueeze(1) == torch.arange(len(self.weights), device=target.device).view(-1, 1, 1)
+        present = truth.any(dim=(0, 2, 3))
+        losses = self._class_losses(scores.softmax(1), truth, (target == IGNORE_INDEX).unsqueeze(1))
+        return weighted_mean(losses, self.weights.to(scores.dtype) * present)
+
+    def _class_losses(self, probabilities: Tensor, truth: Tensor, ignored: Tensor) -> Tensor:
+        """Loss of each class, shape (classes,); any finite number for a class without a true pixel.
+
+        Args:
+            probabilities: shape (n, classes, h, w).
+            truth: whether each pixel is of each class, bool, shape (n, classes, h, w); nowhere where ignored.
+            ignored: whether each pixel is ignored, bool, shape (n, 1, h, w).
+        """
+        raise NotImplementedError
+
+
+class Dice(RegionLoss):
+    """1 - 2 sum(p t) / (sum(p) + sum(t)) of probability p and truth t of a class over all pixels.
+
+    Soft Dice (Milletari et al. 2016) with plain sums in the denominator, as Sudre et al. (2017) write it.
+    """
+
+    def _class_losses(self, probabilities: Tensor, truth: Tensor, ignored: Tensor) -> Tensor:
+        pixels = (0, 2, 3)
+        overlap = (probabilities * truth).sum(pixels)
+        total = probabilities.masked_fill(ignored, 0).sum(pixels) + truth.sum(pixels)
+        return 1 - 2 * overlap / torch.where(total > 0, total, 1)
+
+
+class Lovasz(RegionLoss):
+    """Lovász-softmax: the convex extension of 1 - IoU to probabilities (Berman et al. 2018, arXiv 1705.08790)."""
+
+    def _class_losses(self, probabilities: Tensor, truth: Tensor, ignored: Tensor) -> Tensor:
+        # Below every error, ignored pixels come last, where the Jaccard loss is 1 already and grows no more.
+        errors = (truth.to(probabilities.dtype) - probabilities).abs().masked_fill(ignored, -1)
+        # Stable, so that the subgradient at equal errors is the same in every run.
+        errors, order = errors.movedim(1, 0).flatten(1).sort(dim=1, descending=True, stable=True)
+        steps = jaccard_steps(truth.movedim(1, 0).flatten(1).gather(1, order), errors.dtype)
+        return (errors * steps).sum(1)
+
+
+def jaccard_steps(truth: Tensor, dtype: torch.dtype) -> Tensor:
+    """What each further wrong pixel adds to the Jaccard loss 1 - intersection / union of its class.
+
+    Closed form of the differences in algorithm 1 of Berman et al.: a missed pixel takes one from the intersection, a
+    false one adds one to the union. Subtracting neighbouring losses would lose their digits in float32.
 
     Args:
-        config: name and class weighting.
-        class_pixels: training pixels of each class, shape (classes,).
+        truth: whether each pixel is of the class, bool, shape (classes, pixels), in the order they become wrong.
+        dtype: of the result, shape (classes, pixels).
+    """
+    rank = torch.arange(1, truth.shape[1] + 1, device=truth.device)
+    missed = truth.cumsum(1)
+    actual = missed[:, -1:]
+    intersection = (actual - missed).to(dtype)
+    union = (actual + rank - missed).to(dtype)
+    false = intersection / (union * (union - 1).clamp(min=1))
+    return torch.where(truth, 1 / union, false)
+
+
+class WeightedSum(nn.Module):
+    """A sum of losses, each with a factor."""
+
+    def __init__(self, terms: Sequence[tuple[float, SegmentationLoss]]) -> None:
+        super().__init__()
+        self.factors = [factor for factor, _ in terms]
+        self.losses = nn.ModuleList(loss for _, loss in terms)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """As :meth:`SegmentationLoss.forward`."""
+        costs = [factor * loss(logits, target) for factor, loss in zip(self.factors, self.losses, strict=True)]
+        return torch.stack(costs).sum()
+
+
+def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """Mean with weights, and 0 if they are all 0; a NaN loss stays NaN."""
+    mass = weights.sum()
+    return (losses * weights).sum() / torch.where(mass > 0, mass, 1)
+
+
+def build_loss(config: LossConfig, counts: ClassCounts) -> nn.Module:
+    """Build the loss that ``config`` describes; terms of a sum with factor 0 are left out.
+
+    Args:
+        config: name, settings and class weighting.
+        counts: how often training shows each class.
 
     Raises:
         ConfigError: weights by frequency are asked for, and no training pixel has a label.
     """
-    if config.class_weights == "inverse_frequency":
-        return CrossEntropy(inverse_frequency(class_pixels))
-    return CrossEntropy(torch.ones(len(class_pixels)))
+    weights = torch.from_numpy(class_weights(config, counts)).float()
+    if config.name != "sum":
+        return build_term(config.name, weights, config)
+    factors = dataclasses.asdict(config.terms)
+    terms = [(factor, build_term(name, weights, config)) for name, factor in factors.items() if factor > 0]
+    return WeightedSum(terms)
+
+
+def build_term(name: str, weights: Tensor, config: LossConfig) -> SegmentationLoss:
+    """Build one loss that is no sum, with class weights of shape (classes,)."""
+    if name == "focal":
+        return Focal(weights, config.focal_gamma)
+    return {"cross_entropy": CrossEntropy, "dice": Dice, "lovasz": Lovasz, "hinge": Hinge}[name](weights)

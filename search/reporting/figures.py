@@ -27,11 +27,14 @@ _GREY = "#5d6878"
 
 
 def write_pareto_figure(record: Record, stream: BinaryIO) -> None:
-    """Draw mIoU against latency as PNG: area is size, hollow is short of the full budget, the line the best so far."""
+    """Draw mIoU against latency as PNG: area is size, hollow is short of the full budget, the line the best so far.
+
+    Configurations that ran under several seeds are at their mean, with a bar of one standard deviation.
+    """
     figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    shown = [row for row in record.trials if is_number(row[columns.MIOU]) and is_number(row[columns.LATENCY_MS])]
+    shown = [row for row in record.configurations if is_number(row[columns.MIOU]) and is_number(row[columns.LATENCY_MS])]
     if shown:
         _draw_trials(axes, record, shown)
         _draw_steps(axes, [row for row in shown if row[columns.STATE] == columns.COMPLETED])
@@ -74,6 +77,16 @@ def _draw_architecture(axes: Axes, look: Style, rows: Sequence[Row], areas: list
         edgecolor=[to_rgba("black" if outlined else look.color, _FRONT_OPACITY) for outlined in member],
         linewidth=[1.6 if outlined else 0.6 for outlined in member],
         zorder=3,
+    )
+    repeated = [row for row in rows if is_number(row[columns.MIOU_STD])]
+    axes.errorbar(
+        [row[columns.LATENCY_MS] for row in repeated],
+        [row[columns.MIOU] for row in repeated],
+        yerr=[row[columns.MIOU_STD] for row in repeated],
+        fmt="none",
+        ecolor=look.color,
+        elinewidth=1,
+        zorder=2,
     )
 
 

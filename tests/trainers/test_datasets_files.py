@@ -55,7 +55,7 @@ def test_index_masks_become_classes_without_the_void_row(root: Path) -> None:
     expected = np.array([0, 1, 255, 2], np.uint8)[labels(int(Path(data.train.names[0]).stem))]
     np.testing.assert_array_equal(data.train.masks[0], expected)
     counted = np.bincount(data.train.masks.ravel(), minlength=256)[:3]
-    np.testing.assert_array_equal(data.class_pixels(), counted)
+    np.testing.assert_array_equal(data.class_counts().pixels, counted)
 
 
 def test_images_are_rgb_of_the_asked_size(root: Path) -> None:
@@ -356,5 +356,5 @@ def test_real_photographs_pack(tmp_path: Path, name: str, counts: tuple[int, int
     data = open_folder(SHARED / name, name=name, height=24, width=32, max_images=40, cache=str(tmp_path))
     assert (len(data.train), len(data.val)) == counts
     assert data.notes == (note,)
-    assert (data.class_pixels() > 0).all()
+    assert (data.class_counts().pixels > 0).all()
     assert (255 in np.unique(data.train.masks)) == (name == "camvid")

@@ -42,7 +42,7 @@ def test_seed_split_and_number_each_make_another_picture() -> None:
 
 
 def test_rare_classes_are_rare_and_grass_dominates(scenes: SegmentationData) -> None:
-    shares = scenes.class_pixels() / scenes.class_pixels().sum()
+    shares = scenes.class_counts().pixels / scenes.class_counts().pixels.sum()
     assert (shares > 0).all()
     assert shares[VEHICLE] < 0.006
     assert shares[POOL] < 0.006

@@ -13,11 +13,19 @@ from trainers.datasets.camvid import list_camvid
 from trainers.datasets.floodnet import list_floodnet
 from trainers.datasets.folder import list_folder
 from trainers.datasets.packed import open_packed
-from trainers.datasets.samples import IGNORE_INDEX, DataError, Listing, SegmentationClass, SegmentationData, Split
+from trainers.datasets.samples import (
+    IGNORE_INDEX,
+    ClassCounts,
+    DataError,
+    Listing,
+    SegmentationClass,
+    SegmentationData,
+    Split,
+)
 from trainers.datasets.scenes import list_scenes
 from trainers.datasets.voc import list_voc
 
-__all__ = ["IGNORE_INDEX", "DataError", "SegmentationClass", "SegmentationData", "Split", "open_dataset"]
+__all__ = ["IGNORE_INDEX", "ClassCounts", "DataError", "SegmentationClass", "SegmentationData", "Split", "open_dataset"]
 
 LAYOUTS: dict[str, Callable[[DataConfig], Listing]] = {
     "camvid": list_camvid,

@@ -49,6 +49,16 @@ class Split:
         return len(self.names)
 
 
+@dataclass(frozen=True, eq=False)
+class ClassCounts:
+    """How often training shows each class; arrays of shape (num_classes,)."""
+
+    pixels: NDArray[np.int64]
+    """Pixels of the class."""
+    image_pixels: NDArray[np.int64]
+    """Labelled pixels of the images that show the class."""
+
+
 @dataclass(frozen=True)
 class SegmentationData:
     """A data set ready to train on. ``notes`` says what a reader must know: files left out, how val was chosen."""
@@ -64,9 +74,15 @@ class SegmentationData:
         """Classes that count, ignored ones left out."""
         return len(self.classes)
 
-    def class_pixels(self) -> NDArray[np.int64]:
-        """Pixels of each class over the training masks, shape (num_classes,); ignored pixels are left out."""
-        return count_classes(self.train.masks)[: self.num_classes]
+    def class_counts(self) -> ClassCounts:
+        """How often the training masks show each class; ignored pixels are left out."""
+        pixels = np.zeros(self.num_classes, np.int64)
+        image_pixels = np.zeros_like(pixels)
+        for mask in self.train.masks:  # one image at a time, so that a large map is never copied whole
+            counts = np.bincount(mask.ravel(), minlength=self.num_classes)[: self.num_classes]
+            pixels += counts
+            image_pixels[counts > 0] += counts.sum()
+        return ClassCounts(pixels, image_pixels)
 
 
 class Sample(Protocol):
