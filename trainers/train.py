@@ -12,7 +12,7 @@ from trainers.checkpoint import CheckpointError
 from trainers.config import TrialConfig
 from trainers.datasets import DataError, open_dataset
 from trainers.loop import TrainingError, train
-from trainers.models import check_weights
+from trainers.models import check_model
 from trainers.settings import ConfigError
 
 
@@ -25,7 +25,7 @@ def main() -> int:
     arguments = parser.parse_intermixed_args()
     try:
         config = read_config(arguments.config, arguments.settings)
-        check_weights(config.model)
+        check_model(config.model)
         data = open_dataset(config.data)
         for result in train(config, data, arguments.folder):
             print(

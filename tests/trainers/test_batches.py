@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from trainers.augmentations import build_augmentation
 from trainers.batches import Batch, count_batches, evaluation_batches, normalise, training_batches
+from trainers.choices import POLICIES
+from trainers.config import AugmentationConfig
 from trainers.datasets import Split
 
 
@@ -26,8 +28,13 @@ def make_split(count: int) -> Split:
     return Split(images, masks, tuple(f"{index}" for index in range(count)))
 
 
+def augmentation_of(policy: str, crop: int | None) -> A.Compose:
+    config = AugmentationConfig(policy=policy, scale=0.5, color=0.3, dropout=0.2)
+    return build_augmentation(config, crop)
+
+
 def epoch_of(split: Split, seed: int, epoch: int, policy: str = "light", crop: int | None = None) -> list[Batch]:
-    return list(training_batches(split, build_augmentation(policy, crop), crop, 4, seed, epoch))
+    return list(training_batches(split, augmentation_of(policy, crop), crop, 4, seed, epoch))
 
 
 def numbers(batches: list[Batch]) -> list[int]:
@@ -69,15 +76,15 @@ def test_a_last_batch_of_one_is_left_out_unless_it_is_the_only_one(count: int, s
 
 
 def test_with_a_batch_size_of_one_nothing_is_left_out() -> None:
-    batches = list(training_batches(make_split(3), build_augmentation("none", None), None, 1, 0, 1))
+    batches = list(training_batches(make_split(3), augmentation_of("none", None), None, 1, 0, 1))
     assert sorted(numbers(batches)) == [0, 1, 2]
     assert count_batches(3, 1) == 3
 
 
-@pytest.mark.parametrize("policy", ["none", "light", "strong"])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_seed_and_epoch_decide_everything(policy: str) -> None:
     split = make_split(12)
-    augmentation = build_augmentation(policy, 16)
+    augmentation = augmentation_of(policy, 16)
     straight = [list(training_batches(split, augmentation, 16, 4, 7, epoch)) for epoch in (1, 2, 3)]
     assert equal(straight[2], epoch_of(split, 7, 3, policy, 16)), "epoch 3 after a resume is epoch 3"
     assert not equal(straight[1], straight[2])
@@ -85,7 +92,7 @@ def test_seed_and_epoch_decide_everything(policy: str) -> None:
 
 
 def test_an_iterator_left_early_does_not_disturb_the_next() -> None:
-    split, augmentation = make_split(12), build_augmentation("strong", None)
+    split, augmentation = make_split(12), augmentation_of("strong", None)
     next(training_batches(split, augmentation, None, 4, 0, 1))
     assert equal(list(training_batches(split, augmentation, None, 4, 0, 2)), epoch_of(split, 0, 2, "strong"))
 
@@ -96,7 +103,7 @@ def batch_threads() -> list[str]:
 
 @pytest.mark.parametrize("leave", ["close", "drop", "exhaust"])
 def test_no_thread_is_left(leave: str) -> None:
-    batches = training_batches(make_split(12), build_augmentation("light", None), None, 4, 0, 1)
+    batches = training_batches(make_split(12), augmentation_of("light", None), None, 4, 0, 1)
     next(batches)
     assert batch_threads()
     if leave == "close":

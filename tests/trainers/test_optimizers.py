@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from trainers.choices import SCHEDULES
+from trainers.choices import OPTIMIZERS, SCHEDULES
 from trainers.config import OptimizerConfig, ScheduleConfig
 from trainers.optimizers import build_optimizer, build_schedule
 
@@ -36,7 +36,13 @@ def schedule_of(config: ScheduleConfig) -> LRScheduler:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("adam", torch.optim.Adam), ("adamax", torch.optim.Adamax), ("sgd", torch.optim.SGD)]
+    ("name", "kind"),
+    [
+        ("adam", torch.optim.Adam),
+        ("adamw", torch.optim.AdamW),
+        ("adamax", torch.optim.Adamax),
+        ("sgd", torch.optim.SGD),
+    ],
 )
 def test_optimizer_is_the_named_one_with_its_settings(name: str, kind: type[torch.optim.Optimizer]) -> None:
     config = OptimizerConfig(name=name, lr=0.02, momentum=0.7, weight_decay=0.01)
@@ -59,6 +65,19 @@ def test_sgd_steps_by_its_definition() -> None:
     assert weight.tolist() == pytest.approx([expected] * 3, rel=1e-6)
 
 
+def test_adamw_decays_weights_apart_from_the_gradient() -> None:
+    weight = parameter()
+    optimizer = build_optimizer(OptimizerConfig(name="adamw", lr=0.1, weight_decay=0.2), [weight])
+    weight.grad = torch.zeros(3)
+    optimizer.step()
+    assert weight.tolist() == pytest.approx([1 - 0.1 * 0.2] * 3), "without a gradient only the decay is left"
+
+
+def test_every_optimizer_that_can_be_chosen_can_be_built() -> None:
+    kinds = {type(build_optimizer(OptimizerConfig(name=name), [parameter()])) for name in OPTIMIZERS}
+    assert len(kinds) == len(OPTIMIZERS)
+
+
 FORMULAS: dict[str, Callable[[int], float]] = {
     "constant": lambda _: 1.0,
     "multistep": lambda step: 0.3 ** ((step >= 10) + (step >= 20)),
@@ -75,14 +94,46 @@ def test_schedule_follows_its_formula(name: str) -> None:
     assert walk(schedule, STEPS) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+def test_keras_time_decay_has_the_values_of_its_definition() -> None:
+    schedule = schedule_of(ScheduleConfig(name="time_decay", decay=0.25))
+    expected = [0.5, 0.4, 1 / 3, 2 / 7, 0.25, 2 / 9, 0.2]
+    assert walk(schedule, 7) == pytest.approx(expected, rel=1e-12)
+
+
+def test_multistep_of_the_reports_has_the_values_of_its_definition() -> None:
+    optimizer = build_optimizer(OptimizerConfig(name="sgd", lr=1e-3), [parameter()])
+    schedule = build_schedule(ScheduleConfig(name="multistep"), optimizer, epochs=70, steps_per_epoch=3)
+    rates = walk(schedule, 70 * 3)
+    table = {0: 1e-3, 59: 1e-3, 60: 3e-4, 119: 3e-4, 120: 9e-5, 179: 9e-5, 180: 2.7e-5, 209: 2.7e-5}
+    assert {step: rates[step] for step in table} == pytest.approx(table, rel=1e-12)
+
+
+def test_warm_up_rises_in_equal_steps_from_above_zero_to_the_whole_rate() -> None:
+    rates = walk(schedule_of(ScheduleConfig(warmup_epochs=0.8)), 6)
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.5], rel=1e-12)
+
+
+@pytest.mark.parametrize("warmup_epochs", [0.0, 0.05, 1.5, 6.0])
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_schedule_resumes_where_it_was(name: str) -> None:
-    config = ScheduleConfig(name=name, milestones=[2, 4], decay=0.04)
+def test_warm_up_multiplies_every_schedule_which_does_not_wait(name: str, warmup_epochs: float) -> None:
+    settings = {"name": name, "milestones": [1, 4], "decay": 0.04}
+    plain = walk(schedule_of(ScheduleConfig(**settings)), STEPS)  # type: ignore[arg-type]
+    warm = walk(schedule_of(ScheduleConfig(**settings, warmup_epochs=warmup_epochs)), STEPS)  # type: ignore[arg-type]
+    length = round(warmup_epochs * STEPS_PER_EPOCH)
+    expected = [rate * min(1, (step + 1) / (length + 1)) for step, rate in enumerate(plain)]
+    assert warm == pytest.approx(expected, rel=1e-12)
+    assert warm[0] > 0
+
+
+@pytest.mark.parametrize("stop", [3, 12], ids=["in the warm-up", "after it"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedule_resumes_where_it_was(name: str, stop: int) -> None:
+    config = ScheduleConfig(name=name, milestones=[2, 4], decay=0.04, warmup_epochs=1.6)
     unbroken = schedule_of(config)
-    expected = walk(unbroken, STEPS)[12:]
+    expected = walk(unbroken, STEPS)[stop:]
     stopped = schedule_of(config)
-    walk(stopped, 12)
+    walk(stopped, stop)
     resumed = schedule_of(config)
     resumed.optimizer.load_state_dict(stopped.optimizer.state_dict())
     resumed.load_state_dict(stopped.state_dict())
-    assert walk(resumed, STEPS - 12) == expected
+    assert walk(resumed, STEPS - stop) == expected
