@@ -143,7 +143,7 @@ def mean_effect(differences: Sequence[float] | Floats) -> Effect:
 
     Source: Student, "The probable error of a mean", 1908.
     """
-    values = np.round(np.asarray(differences, dtype=np.float64), _MEANINGLESS)
+    values: Floats = np.asarray(differences, dtype=np.float64).round(_MEANINGLESS)
     mean = float(values.mean()) if np.ptp(values) else float(values[0])
     return Effect(mean, len(values), _interval(mean, values))
 
@@ -213,13 +213,12 @@ def _members(observed: Observed, paths: tuple[str, ...]) -> dict[str, Flags]:
 
 def level_label(paths: Sequence[str], drawn: Assignment) -> str:
     """A level's values for people: ``true``, ``deeplab resnet18``; numbers and switches of several are named."""
-    parts = []
-    for path in paths:
-        if path in drawn:
-            text = value_label(drawn[path])
-            named = len(paths) > 1 and not isinstance(drawn[path], str)
-            parts.append(f"{path.rpartition('.')[2]} {text}" if named else text)
-    return " ".join(parts)
+    values = {path.rpartition(".")[2]: drawn[path] for path in paths if path in drawn}
+    if len(paths) == 1 or all(isinstance(value, str) for value in values.values()):
+        return " ".join(map(value_label, values.values()))
+    return ", ".join(
+        value if isinstance(value, str) else f"{name} {value_label(value)}" for name, value in values.items()
+    )
 
 
 def value_label(value: Any) -> str:
