@@ -4,8 +4,12 @@ const MANY_TRIALS = 60;
 const data = JSON.parse(document.getElementById("payload").textContent);
 const byId = new Map(data.trials.map((trial) => [trial.id, trial]));
 const get = (id) => document.getElementById(id);
+const question = { factor: 0, selected: null };
 const pareto = { axis: data.axes[0].key, stopped: true, selected: null };
-const curves = { metric: data.curve_metrics[0].key, trials: data.trials.length > MANY_TRIALS ? "front" : "all", smooth: false, selected: null };
+const curves = {
+  metric: data.curve_metrics[0].key, trials: data.trials.length > MANY_TRIALS ? "front" : "all", factor: "", smooth: 0,
+  validation: true, training: true, mean: Boolean(get("curve-mean")), selected: null,
+};
 
 function fillSelect(select, entries) {
   select.append(...entries.map((entry) => new Option(entry.heading, entry.key)));
@@ -16,11 +20,16 @@ function redrawPareto() {
   get("pareto-left-out").textContent = missing ? `Not drawn for want of mIoU or of this cost: ${missing}.` : "";
 }
 
+function redrawQuestion() {
+  if (data.question.length) drawQuestion(data, question);
+}
+
 function redrawCurves() {
-  if (get("curve-chart")) drawCurves(get("curve-chart"), data, curves);
+  if (get("curve-chart")) get("curve-shown").textContent = drawCurves(get("curve-chart"), data, curves);
 }
 
 function redraw() {
+  redrawQuestion();
   redrawPareto();
   redrawCurves();
 }
@@ -61,7 +70,7 @@ function revealRow(row) {
 
 function select(id) {
   const chosen = id === pareto.selected ? null : id;
-  pareto.selected = curves.selected = chosen;
+  pareto.selected = curves.selected = question.selected = chosen;
   for (const row of document.querySelectorAll("tr[data-trial]")) {
     row.classList.toggle("selected", row.dataset.trial === chosen);
     if (row.dataset.trial === chosen) revealRow(row);
@@ -77,6 +86,22 @@ function onPointClick(chart) {
   });
 }
 
+function showFactor(index) {
+  question.factor = index;
+  data.question.forEach((_, other) => { get(`factor-${other}`).hidden = other !== index; });
+  redrawQuestion();
+}
+
+function connectQuestion() {
+  if (!data.question.length) return;
+  onPointClick(get("level-chart"));
+  if (data.question.length === 1) return;
+  get("factor-choice").hidden = false;
+  fillSelect(get("factor"), data.question.map((factor, index) => ({ heading: factor.name, key: index })));
+  get("factor").addEventListener("change", (event) => showFactor(Number(event.target.value)));
+  showFactor(0);
+}
+
 function connectPareto() {
   fillSelect(get("axis"), data.axes);
   get("axis").addEventListener("change", (event) => { pareto.axis = event.target.value; redrawPareto(); });
@@ -84,14 +109,44 @@ function connectPareto() {
   onPointClick(get("pareto-chart"));
 }
 
-function connectCurves() {
+// What can be compared depends on the trials shown.
+function offerFactors() {
+  const factors = comparable(data, curves);
+  if (!factors.some((factor) => factor.key === curves.factor)) curves.factor = "";
+  get("curve-factor").replaceChildren(new Option("nothing", ""), ...factors.map((factor) => new Option(factor.key, factor.key)));
+  get("curve-factor").value = curves.factor;
+}
+
+function readCurveControls() {
+  curves.metric = get("curve-metric").value;
+  curves.trials = get("curve-trials").value;
+  curves.factor = get("curve-factor").value;
+  curves.smooth = Number(get("curve-smooth").value);
+  curves.mean = Boolean(get("curve-mean")?.checked);
+  const kinds = data.curve_metrics.find((entry) => entry.key === curves.metric).series.map(([kind]) => kind);
+  for (const kind of ["validation", "training"]) {
+    curves[kind] = get(`curve-${kind}`).checked;
+    get(`curve-${kind}`).disabled = !kinds.includes(kind);
+  }
+  get("curve-smooth").disabled = curves.metric === "lr";
+  offerFactors();
+}
+
+function prepareCurves() {
   if (!get("curve-chart")) return;
   fillSelect(get("curve-metric"), data.curve_metrics);
   get("curve-trials").value = curves.trials;
-  get("curve-metric").addEventListener("change", (event) => { curves.metric = event.target.value; redrawCurves(); });
-  get("curve-trials").addEventListener("change", (event) => { curves.trials = event.target.value; redrawCurves(); });
-  get("smooth").addEventListener("change", (event) => { curves.smooth = event.target.checked; redrawCurves(); });
+  offerFactors();
+  const first = data.compare.find((key) => comparable(data, curves).some((factor) => factor.key === key));
+  if (first) get("curve-factor").value = first;
+  readCurveControls();
+}
+
+function connectCurves() {
+  if (!get("curve-chart")) return;
+  get("curve-controls").addEventListener("change", () => { readCurveControls(); redrawCurves(); });
   onPointClick(get("curve-chart"));
+  addEventListener("resize", () => { if (panelsAreMisplaced(get("curve-chart"))) redrawCurves(); });
 }
 
 function connectTables() {
@@ -116,7 +171,9 @@ function connectTables() {
   });
 }
 
+prepareCurves();
 redraw();
+connectQuestion();
 connectPareto();
 connectCurves();
 connectTables();

@@ -15,17 +15,19 @@ from markupsafe import Markup
 
 from search import columns
 from search.reporting.payload import payload
+from search.reporting.question import answer_question
 from search.reporting.record import Record
 from search.reporting.summary import summarise
 from search.reporting.tables import architectures_table, class_iou, front_table, trials_table
 from search.reporting.wording import MISSING, moment, seconds, written
 
-_SCRIPTS = ("tables.js", "pareto.js", "curves.js", "page.js")
+_SCRIPTS = ("tables.js", "pareto.js", "question.js", "curves.js", "page.js")
 
 
 def render_page(record: Record) -> str:
     """The HTML of the report."""
     summary = summarise(record)
+    question = answer_question(record)
     environment = Environment(
         loader=PackageLoader("search.reporting", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -37,6 +39,7 @@ def render_page(record: Record) -> str:
         columns=columns,
         header=_header(record),
         summary=summary,
+        question=question,
         roles=summary.roles(),
         fixed=_fixed(record),
         front=front_table(record),
@@ -45,7 +48,7 @@ def render_page(record: Record) -> str:
         architectures=architectures_table(record),
         conditions=_latency_conditions(record),
         commands=_commands(record),
-        payload=payload(record, summary),
+        payload=payload(record, summary) | {"question": [factor.chart for factor in question.factors]},
         style=_asset("style.css"),
         script=Markup("\n").join(_asset(name) for name in _SCRIPTS),
         plotly=Markup(plotly.offline.get_plotlyjs()),

@@ -6,6 +6,7 @@ from typing import Any
 
 from search import columns
 from search.objectives import Row
+from search.reporting.curve_data import compared, curve, curve_metrics, factors
 from search.reporting.palette import style
 from search.reporting.record import Record, architecture_label, is_number
 from search.reporting.summary import Summary, settings_of
@@ -13,22 +14,19 @@ from search.reporting.wording import heading, written
 
 AXES = (columns.LATENCY_MS, columns.SIZE_MB, columns.PARAMS, columns.TRAIN_TIME_S)
 """What mIoU can be drawn against: costs, the smaller the better."""
-CURVES = (columns.MIOU, columns.TRAIN_LOSS, columns.VAL_LOSS)
-_CURVE_HEADINGS = {
-    columns.MIOU: "validation mIoU",
-    columns.TRAIN_LOSS: "training loss",
-    columns.VAL_LOSS: "validation loss",
-}
 
 
 def payload(record: Record, summary: Summary) -> dict[str, Any]:
     """Everything the charts need."""
     labels = record.labels
+    varied = factors(record)
     front = {row[columns.TRIAL_ID] for row in record.front_rows}
     roles = summary.roles()
     return {
         "axes": [{"key": key, "heading": heading(key)} for key in AXES],
-        "curve_metrics": [{"key": key, "heading": _CURVE_HEADINGS[key]} for key in CURVES],
+        "curve_metrics": curve_metrics(),
+        "factors": [factor.as_json() for factor in varied],
+        "compare": compared(record),
         "labels": [_label(index, label) for index, label in enumerate(labels)],
         "references": [
             {"label": entry["label"], "miou": _rounded(entry["miou"])}
@@ -38,9 +36,10 @@ def payload(record: Record, summary: Summary) -> dict[str, Any]:
         "trials": [
             _trial(record, row, labels)
             | {"front": row[columns.TRIAL_ID] in front, "roles": roles.get(row[columns.TRIAL_ID], ())}
+            | {"factors": [factor.place(row) if row[columns.TRIAL_ID] in record.curves else None for factor in varied]}
             for row in record.trials
         ],
-        "curves": {trial: _curve(rows) for trial, rows in record.curves.items()},
+        "curves": {trial: curve(rows) for trial, rows in record.curves.items()},
     }
 
 
@@ -54,6 +53,7 @@ def _trial(record: Record, row: Row, labels: list[str]) -> dict[str, Any]:
     shown = {name: written(name, row[name]) for name in (columns.MIOU, *AXES)}
     return {
         "id": row[columns.TRIAL_ID],
+        "configuration": row[columns.CONFIGURATION],
         "state": row[columns.STATE],
         "reason": row[columns.REASON],
         "epoch": row[columns.EPOCH],
@@ -62,11 +62,6 @@ def _trial(record: Record, row: Row, labels: list[str]) -> dict[str, Any]:
         "settings": settings_of(record, row),
         "shown": shown,
     } | numbers
-
-
-def _curve(rows: list[Row]) -> dict[str, list[float | None]]:
-    epochs: list[float | None] = [row[columns.EPOCH] for row in rows]
-    return {columns.EPOCH: epochs} | {name: [_rounded(row[name]) for row in rows] for name in CURVES}
 
 
 def _rounded(value: Any) -> float | None:

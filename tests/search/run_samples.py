@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -14,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from search import columns
+from search.repeats import repeat_id
 from search.results import Table
 from search.run_folder import RunFolder
 from trainers.config import ModelConfig, OptimizerConfig, TrainingConfig, TrialConfig
@@ -145,6 +147,9 @@ def add_epochs(sample: Sample, trial: str, number: int, top: float) -> list[dict
             columns.PIXEL_ACCURACY: min(1.0, miou + 0.25),
             columns.MEAN_CLASS_ACCURACY: miou + 0.05,
             columns.TRAIN_LOSS: 2 * math.exp(-0.3 * epoch) + 0.3,
+            columns.TRAIN_MIOU: min(1.0, miou + 0.04),
+            columns.TRAIN_PIXEL_ACCURACY: min(1.0, miou + 0.28),
+            columns.TRAIN_MEAN_CLASS_ACCURACY: min(1.0, miou + 0.09),
             columns.VAL_LOSS: 2 * math.exp(-0.25 * epoch) + 0.4,
             columns.LR: 1e-3,
             columns.EPOCH_TIME_S: 18.0,
@@ -159,10 +164,19 @@ def add_epochs(sample: Sample, trial: str, number: int, top: float) -> list[dict
 
 
 def add_trial(
-    sample: Sample, index: int, state: str, profile_index: int, *, epochs: int, top: float = 0.5, **values: Any
+    sample: Sample,
+    index: int,
+    state: str,
+    profile_index: int,
+    *,
+    epochs: int,
+    top: float = 0.5,
+    repeat: int = 0,
+    **values: Any,
 ) -> str:
     """One trial with its epochs; ``values`` replace columns. Returns its id."""
-    trial = f"t{index:04d}"
+    configuration = f"t{index:04d}"
+    trial = repeat_id(configuration, repeat)
     profile, latency_ms, size_mb, params = PROFILES[profile_index]
     lr = 10 ** sample.random.uniform(-3.5, -2)
     config = config_of(profile, lr)
@@ -178,6 +192,8 @@ def add_trial(
         | profile
         | {
             columns.TRIAL_ID: trial,
+            columns.CONFIGURATION: configuration,
+            columns.REPEAT: repeat,
             columns.STATE: state,
             columns.EPOCH: epochs,
             columns.EPOCHS: EPOCHS,
@@ -222,4 +238,45 @@ def full_run(path: Path) -> RunFolder:
     add_trial(sample, 27, columns.INTERRUPTED, 1, epochs=4, top=0.5)
     orphan = add_trial(sample, 28, columns.INTERRUPTED, 2, epochs=2, top=0.5)
     (sample.folder.trials / orphan / "config.yaml").unlink()
+    return sample.run
+
+
+COMPARED: dict[str, Any] = {
+    "question": "Does <em>ASPP</em> help & do weights?",
+    "compare": ["model.aspp", "loss.class_weights", ["model.architecture", "model.backbone"], "optimizer.lr"],
+    "parameters": {
+        "model.architecture": {"values": ["unet", "deeplab"]},
+        "model.size": {"values": ["small"], "when": {"model.architecture": "unet"}},
+        "model.base_channels": {"values": [16], "when": {"model.architecture": "unet"}},
+        "model.backbone": {"values": ["resnet18", MOBILENET], "when": {"model.architecture": "deeplab"}},
+        "model.aspp": {"values": [False, True], "when": {"model.architecture": "deeplab"}},
+        "loss.class_weights": {"values": ["none", "<i>median & frequency</i>"]},
+        "optimizer.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},
+        "training.batch_size": {"values": [8, 16]},
+    },
+}
+"""A space with factors that help, do not, or cannot be compared."""
+REACHED = {0: 0.4, 2: 0.55, 3: 0.55, 4: 0.6}
+"""Profile to its mean mIoU there: ASPP makes no difference."""
+WEIGHTS_GAIN = 0.06
+
+
+def compared_run(path: Path) -> RunFolder:
+    """A grid of the space :data:`COMPARED` under three seeds: ASPP does nothing, weights lift one class off zero."""
+    sample = begin_run(path, question=COMPARED["question"])
+    with sample.folder.config.open("a") as stream:
+        stream.write(f"space_name: compared\nspace: {json.dumps(COMPARED)}\n")
+    add_architectures(sample)
+    weights = COMPARED["parameters"]["loss.class_weights"]["values"]
+    grid = itertools.product(REACHED, weights, (8, 16))
+    for index, (profile, weighting, batch_size) in enumerate(grid):
+        for repeat in range(3):
+            drawn = {"loss.class_weights": weighting, "training.batch_size": batch_size, "optimizer.lr": 1e-3}
+            gain = WEIGHTS_GAIN * (weighting != "none")
+            miou = REACHED[profile] + gain + 0.02 * repeat + sample.random.gauss(0, 0.012)
+            lifted = {columns.iou_column(CLASSES[2]): 0.0 if weighting == "none" else 0.07}
+            measured = {columns.MIOU: miou, columns.SEED: 3 + repeat}
+            everything = drawn | lifted | measured
+            add_trial(sample, index, columns.COMPLETED, profile, epochs=3, top=miou, repeat=repeat, **everything)
+    add_trial(sample, 16, columns.STOPPED, 2, epochs=1, top=0.9, miou=0.9, seed=3)
     return sample.run

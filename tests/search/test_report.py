@@ -130,7 +130,8 @@ def test_front_files_have_every_column_of_the_front(run: RunFolder) -> None:
     with (run.report / "front.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert table.column(columns.TRIAL_ID).to_pylist() == ["t0004", "t0000", "t0003", "t0002", "t0001"]
-    assert list(rows[0]) == table.column_names == run.read_trials().column_names
+    of_configurations = [columns.REPEATS, columns.MIOU_STD]
+    assert list(rows[0]) == table.column_names == [*run.read_trials().column_names, *of_configurations]
     assert [float(row[columns.MIOU]) for row in rows] == table.column(columns.MIOU).to_pylist()
     assert json.loads(rows[0][columns.CONFIG])["model"]["backbone"] == "mobilenet_v3_small"
     assert rows[1]["model.backbone"] == ""

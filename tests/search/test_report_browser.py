@@ -120,7 +120,7 @@ def test_click_selects_the_trial_everywhere(page: Page) -> None:
     trial = chosen.get_attribute("data-trial")
     assert trial
     expect(page.locator("#selected h3")).to_contain_text(trial)
-    expect(page.locator("#curve-chart .scatterlayer .trace")).to_have_count(curves + 2)
+    expect(page.locator("#curve-chart .scatterlayer .trace")).to_have_count(curves + 3)  # two lines and an end
     page.locator("#trials-table tr.selected button.trial").click()
     expect(page.locator("#selected")).to_be_hidden()
     expect(page.locator("tr.selected")).to_have_count(0)
@@ -174,11 +174,11 @@ def test_trials_can_be_filtered_by_state_and_text(page: Page) -> None:
 def test_curves_can_be_smoothed_and_chosen(page: Page) -> None:
     line = page.locator("#curve-chart .scatterlayer .js-line").first
     raw = line.get_attribute("d")
-    page.locator("#smooth").check()
+    page.locator("#curve-smooth").select_option("0.6")
     smooth = line.get_attribute("d")
     assert raw != smooth
-    page.locator("#curve-metric").select_option("val_loss")
-    expect(page.locator("#curve-chart .ytitle")).to_have_text("validation loss")
+    page.locator("#curve-metric").select_option("loss")
+    expect(page.locator("#curve-chart .ytitle")).to_have_text("loss (EMA 0.6)")
     ends = page.locator(f"#curve-chart {POINT}")
     expect(ends).to_have_count(28)
     page.locator("#curve-trials").select_option("front")
