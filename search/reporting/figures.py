@@ -34,7 +34,9 @@ def write_pareto_figure(record: Record, stream: BinaryIO) -> None:
     figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    shown = [row for row in record.configurations if is_number(row[columns.MIOU]) and is_number(row[columns.LATENCY_MS])]
+    shown = [
+        row for row in record.configurations if is_number(row[columns.MIOU]) and is_number(row[columns.LATENCY_MS])
+    ]
     if shown:
         _draw_trials(axes, record, shown)
         _draw_steps(axes, [row for row in shown if row[columns.STATE] == columns.COMPLETED])

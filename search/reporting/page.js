@@ -3,6 +3,8 @@
 const MANY_TRIALS = 60;
 const data = JSON.parse(document.getElementById("payload").textContent);
 const byId = new Map(data.trials.map((trial) => [trial.id, trial]));
+// What the Pareto plot draws: configurations, whose runs under several seeds are averaged.
+data.points = data.configurations?.map((mean) => ({ ...byId.get(mean.id), ...mean })) ?? data.trials;
 const get = (id) => document.getElementById(id);
 const question = { factor: 0, selected: null };
 const pareto = { axis: data.axes[0].key, stopped: true, selected: null };

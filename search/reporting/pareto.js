@@ -47,18 +47,19 @@ function drawable(trial, axis) {
 
 function bubbles(data, trials, axis, labelIndex, full, colors) {
   const label = data.labels[labelIndex];
-  const largest = Math.max(...data.trials.map((trial) => trial.size_mb ?? 0));
+  const largest = Math.max(...data.points.map((trial) => trial.size_mb ?? 0));
   return {
     type: "scatter",
     mode: "markers",
     name: plain(label.name),
     legendgroup: String(labelIndex),
-    showlegend: full || !data.trials.some((trial) => trial.label === labelIndex && trial.state === "completed" && drawable(trial, axis)),
+    showlegend: full || !data.points.some((trial) => trial.label === labelIndex && trial.state === "completed" && drawable(trial, axis)),
     x: trials.map((trial) => trial[axis]),
     y: trials.map((trial) => trial.miou),
     customdata: trials.map((trial) => trial.id),
     hovertext: trials.map((trial) => hoverText(describe(data, trial))),
     hoverinfo: "text",
+    error_y: { array: trials.map((trial) => trial.miou_std ?? 0), visible: trials.some((trial) => trial.miou_std), color: label.color, thickness: 1, width: 3 },
     marker: {
       color: label.color,
       symbol: full ? label.symbol : `${label.symbol}-open`,
@@ -143,7 +144,7 @@ function drawPareto(element, data, state) {
   const colors = theme();
   const { axis } = state;
   const heading = data.axes.find((entry) => entry.key === axis).heading;
-  const known = data.trials.filter((trial) => drawable(trial, axis));
+  const known = data.points.filter((trial) => drawable(trial, axis));
   const full = known.filter((trial) => trial.state === "completed");
   const partial = state.stopped ? known.filter((trial) => trial.state !== "completed") : [];
   const traces = [];
@@ -154,7 +155,8 @@ function drawPareto(element, data, state) {
     });
   }
   if (full.length) traces.unshift(stepLine(full, axis, colors));
-  const selected = [...full, ...partial].find((trial) => trial.id === state.selected);
+  const chosen = data.trials.find((trial) => trial.id === state.selected);
+  const selected = [...full, ...partial].find((trial) => trial.id === chosen?.configuration);
   if (selected) traces.push(ring(selected, axis, colors));
   const layout = baseLayout(colors, `${heading} (log scale)`, "mIoU");
   const heights = [...full, ...partial, ...data.references].map((entry) => entry.miou);
@@ -167,5 +169,5 @@ function drawPareto(element, data, state) {
     layout.shapes = [];
   }
   Plotly.react(element, traces, layout, CHART_OPTIONS);
-  return data.trials.length - known.length;
+  return data.points.length - known.length;
 }

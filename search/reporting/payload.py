@@ -39,6 +39,7 @@ def payload(record: Record, summary: Summary) -> dict[str, Any]:
             | {"factors": [factor.place(row) if row[columns.TRIAL_ID] in record.curves else None for factor in varied]}
             for row in record.trials
         ],
+        "configurations": [_configuration(row) for row in record.configurations] if record.repeated else None,
         "curves": {trial: curve(rows) for trial, rows in record.curves.items()},
     }
 
@@ -46,6 +47,16 @@ def payload(record: Record, summary: Summary) -> dict[str, Any]:
 def _label(index: int, name: str) -> dict[str, str]:
     look = style(index)
     return {"name": name, "color": look.color, "symbol": look.plotly_symbol}
+
+
+def _configuration(row: Row) -> dict[str, Any]:
+    """What a configuration of several runs shows in place of its first run."""
+    done, miou = row[columns.REPEATS], written(columns.MIOU, row[columns.MIOU])
+    if is_number(row[columns.MIOU_STD]):
+        miou += f" ± {written(columns.MIOU_STD, row[columns.MIOU_STD])} over {done} seeds"
+    numbers = {name: _rounded(row[name]) for name in (columns.MIOU, columns.TRAIN_TIME_S, columns.MIOU_STD)}
+    shown = {name: written(name, row[name]) for name in AXES} | {columns.MIOU: miou}
+    return {"id": row[columns.TRIAL_ID], "reason": row[columns.REASON], "shown": shown} | numbers
 
 
 def _trial(record: Record, row: Row, labels: list[str]) -> dict[str, Any]:

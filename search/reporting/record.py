@@ -28,6 +28,7 @@ from trainers.settings import ConfigError
 _DATA_KEYS = ("name", "question", "classes", "num_train", "num_val", "height", "width", "notes", "references")
 _BEST_OF_EPOCH = (columns.MIOU, columns.MIOU_FOREGROUND, columns.PIXEL_ACCURACY, columns.MEAN_CLASS_ACCURACY)
 _STILL_OPEN = "no end was recorded: the search was interrupted, or still runs"
+_USUAL = "standard"
 UNKNOWN_ARCHITECTURE = "unknown architecture"
 
 
@@ -124,9 +125,9 @@ def read_record(run: RunFolder) -> Record:
 
 
 def architecture_label(row: Row) -> str:
-    """The names in a row's architecture key, ``deeplab resnet18``; its numbers and switches are details."""
-    fields = architecture_fields(row)
-    return " ".join(str(value) for value in fields.values() if isinstance(value, str)) or UNKNOWN_ARCHITECTURE
+    """The names in a row's architecture key, ``deeplab resnet18``; numbers, switches and the usual are details."""
+    names = [value for value in architecture_fields(row).values() if isinstance(value, str) and value != _USUAL]
+    return " ".join(names) or UNKNOWN_ARCHITECTURE
 
 
 def architecture_fields(row: Row) -> dict[str, Any]:

@@ -26,22 +26,40 @@ DOWNLOAD_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class Layout:
-    """How a torchvision classifier divides into stages whose outputs have strides 2, 4, 8, 16 and 32."""
+    """How a torchvision classifier divides into stages whose outputs have strides 2, 4, 8, 16 and (but for one) 32."""
 
     features: str | None
     """Attribute that holds the layers in order; None: the model's own children."""
     head: tuple[str, ...]
-    """Attributes behind the features, which segmentation has no use for."""
+    """Submodules behind the features, nearest first, which segmentation has no use for."""
     ends: tuple[int, ...]
     """Index of the layer after the last of each stage."""
     out_channels: tuple[int, ...]
     """Channels of each stage's output."""
+    model: str | None = None
+    """Torchvision's name of the classifier, where ours is another."""
 
 
+CLASSIFIER = ("avgpool", "classifier")
+VGG_CHANNELS = (128, 256, 512, 512, 512)
+RESNET_ENDS = (3, 5, 6, 7, 8)
 LAYOUTS: dict[str, Layout] = {
-    "mobilenet_v3_small": Layout("features", ("avgpool", "classifier"), (1, 2, 4, 9, 13), (16, 16, 24, 48, 576)),
-    "resnet18": Layout(None, ("avgpool", "fc"), (3, 5, 6, 7, 8), (64, 64, 128, 256, 512)),
-    "vgg11_bn": Layout("features", ("avgpool", "classifier"), (7, 14, 21, 28, 29), (128, 256, 512, 512, 512)),
+    "mobilenet_v3_large": Layout("features", CLASSIFIER, (2, 4, 7, 13, 17), (16, 24, 40, 112, 960)),
+    "mobilenet_v3_small": Layout("features", CLASSIFIER, (1, 2, 4, 9, 13), (16, 16, 24, 48, 576)),
+    "resnet18": Layout(None, ("avgpool", "fc"), RESNET_ENDS, (64, 64, 128, 256, 512)),
+    "resnet34": Layout(None, ("avgpool", "fc"), RESNET_ENDS, (64, 64, 128, 256, 512)),
+    "resnet50": Layout(None, ("avgpool", "fc"), RESNET_ENDS, (64, 256, 512, 1024, 2048)),
+    "vgg11_bn": Layout("features", CLASSIFIER, (7, 14, 21, 28, 29), VGG_CHANNELS),
+    "vgg13_bn": Layout("features", CLASSIFIER, (13, 20, 27, 34, 35), VGG_CHANNELS),
+    "vgg16_bn": Layout("features", CLASSIFIER, (13, 23, 33, 43, 44), VGG_CHANNELS),
+    # The backbone of the published FCN: blocks 1 to 4 with their pooling, so that the last stride is 16.
+    "vgg16_block4": Layout(
+        "features",
+        (*(f"features.{layer}" for layer in range(24, 31)), *CLASSIFIER),
+        (5, 10, 17, 24),
+        (64, 128, 256, 512),
+        model="vgg16",
+    ),
 }
 """The backbones that ``model.backbone`` may name."""
 
@@ -74,7 +92,7 @@ def build_encoder(backbone: str, output_stride: int, weights: str) -> Encoder:
 
     Args:
         backbone: a key of :data:`LAYOUTS`.
-        output_stride: 8, 16 or 32; below 32 later strides become dilation (:func:`dilate`).
+        output_stride: 8, 16 or, but for ``vgg16_block4``, 32; strides beyond it become dilation (:func:`dilate`).
         weights: ``none``, ``imagenet`` or the path of a state dict with torchvision's names.
 
     Raises:
@@ -96,10 +114,15 @@ def build_encoder(backbone: str, output_stride: int, weights: str) -> Encoder:
 def headless(backbone: str) -> nn.Module:
     """The torchvision model without its head and without memory for its weights (VGG's head alone is 0.5 GB)."""
     with torch.device("meta"):
-        model: nn.Module = torchvision.models.get_model(backbone, weights=None)
+        model: nn.Module = torchvision.models.get_model(torchvision_name(backbone), weights=None)
     for name in LAYOUTS[backbone].head:
-        setattr(model, name, nn.Identity())
+        model.set_submodule(name, nn.Identity())
     return model
+
+
+def torchvision_name(backbone: str) -> str:
+    """What torchvision calls the classifier that the backbone is cut from."""
+    return LAYOUTS[backbone].model or backbone
 
 
 def initialise(model: nn.Module) -> None:
@@ -186,7 +209,8 @@ def check_fit(backbone: str, state: dict[str, Tensor], path: Path) -> None:
     problems = [f"{len(names)} {how} ({', '.join(names[:3])})" for how, names in wrong.items() if names]
     if problems:
         fault = "; ".join(problems)
-        raise ConfigError(f"model.weights: {path} does not fit torchvision's {backbone}. Weights {fault}.")
+        name = torchvision_name(backbone)
+        raise ConfigError(f"model.weights: {path} does not fit torchvision's {name}. Weights {fault}.")
 
 
 def imagenet_file(backbone: str) -> Path:
@@ -195,7 +219,7 @@ def imagenet_file(backbone: str) -> Path:
     Raises:
         ConfigError: it is not there and cannot be downloaded.
     """
-    url: str = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1.url
+    url: str = torchvision.models.get_model_weights(torchvision_name(backbone)).IMAGENET1K_V1.url
     file = PurePosixPath(urlparse(url).path)
     path = Path(torch.hub.get_dir()) / "checkpoints" / file.name
     if path.is_file():
