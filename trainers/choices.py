@@ -9,7 +9,7 @@ ARCHITECTURE_FIELDS: dict[str, tuple[str, ...]] = {
     "pspnet": ("backbone", "weights", "output_stride", "decoder_channels"),
     "deeplab": (
         *("backbone", "weights", "output_stride", "decoder_channels"),
-        *("aspp", "aspp_rates", "skip", "convolution"),
+        *("aspp", "aspp_rates", "skip", "separable"),
     ),
 }
 """The fields of :class:`ModelConfig` that each architecture reads; the others have no effect on it."""

@@ -49,7 +49,7 @@ class ModelConfig:
     base_channels: int = 64
     """UNet, ResUNet: channels of the first stage; 64 is the published width, and all stages scale with it."""
     convolution: str = "standard"
-    """UNet, DeepLab: what 3x3 convolutions are: ``standard``, ``separable`` (depthwise, then pointwise), or for UNet
+    """UNet: what 3x3 convolutions are: ``standard``, ``separable`` (depthwise, then pointwise) or
     ``inverted_bottleneck``."""
     attention: bool = False
     """UNet: attention gates on the skip connections."""
@@ -66,6 +66,8 @@ class ModelConfig:
     """DeepLab: dilation of the atrous branches of ASPP."""
     skip: bool = False
     """DeepLab: join the backbone's features of stride 4 before the head, as DeepLabV3+ does."""
+    separable: bool = False
+    """DeepLab: separable 3x3 convolutions in ASPP and head, as in DeepLabV3+."""
     decoder_channels: int | None = None
     """FCN, PSPNet, DeepLab: channels of the decoder; none is the published width, 1024, 512 or 256."""
 
@@ -85,8 +87,6 @@ class ModelConfig:
         choose("model.architecture", self.architecture, (*ARCHITECTURE_FIELDS, *smp))
         if self.architecture not in smp:  # that library knows its own encoders
             choose("model.backbone", self.backbone, BACKBONES)
-        if self.architecture == "deeplab":
-            choose("model.convolution of model.architecture=deeplab", self.convolution, ("standard", "separable"))
         if self.backbone == "vgg16_block4" and "output_stride" in fields_read(self.architecture):
             rule = "8 or 16 for model.backbone=vgg16_block4, which ends there"
             require(self.output_stride != 32, "model.output_stride", rule, self.output_stride)
@@ -191,7 +191,7 @@ class LossTerms:
         for name, factor in dataclasses.asdict(self).items():
             require(0 <= factor < float("inf"), f"loss.terms.{name}", "at least 0 and finite", factor)
         positive = any(factor > 0 for factor in dataclasses.asdict(self).values())
-        require(positive, "loss.terms", "at least one factor above 0", dataclasses.asdict(self))
+        require(positive, "loss.terms", "given at least one factor above 0", dataclasses.asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)

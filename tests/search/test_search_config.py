@@ -197,7 +197,7 @@ BAD_SPACES: dict[str, tuple[Any, str]] = {
         varied(
             model__architecture={"values": ["unet", "deeplab"]}, model__backbone={"values": ["resnet18", "vgg11_bn"]}
         ),
-        r"draws 'model.backbone' for model.architecture=unet, which does not read it.*architecture: \[fcn, pspnet, deeplab\]",
+        r"'model.backbone' for model.architecture=unet, which does not read it.*ture: \[fcn, pspnet, deeplab\]",
     ),
     "without effect beside a drawn value": (
         varied(schedule__name={"values": ["constant", "poly"]}, schedule__power={"values": [0.5, 0.9]}),

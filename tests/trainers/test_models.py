@@ -37,8 +37,8 @@ VARIATIONS = (
     | {f"deeplab-{backbone}-plain": deeplab(backbone, aspp=False) for backbone in BACKBONES}
     | {
         "deeplab-resnet18-skip": deeplab("resnet18", skip=True),
-        "deeplab-vgg11_bn-separable": deeplab("vgg11_bn", convolution="separable"),
-        "deeplab-mobilenet_v3_small-skip-separable": deeplab("mobilenet_v3_small", skip=True, convolution="separable"),
+        "deeplab-vgg11_bn-separable": deeplab("vgg11_bn", separable=True),
+        "deeplab-mobilenet_v3_small-skip-separable": deeplab("mobilenet_v3_small", skip=True, separable=True),
     }
     | {
         f"{architecture}-{backbone}": ModelConfig(architecture=architecture, backbone=backbone, decoder_channels=32)
@@ -139,6 +139,7 @@ CHANGES: dict[str, Any] = {
     "aspp": False,
     "aspp_rates": [1, 2],
     "skip": True,
+    "separable": True,
     "decoder_channels": 64,
 }
 

@@ -174,7 +174,7 @@ def test_aspp_has_one_branch_per_rate() -> None:
 
 
 def test_separable_deeplab_has_no_other_3x3_convolution_behind_the_backbone() -> None:
-    config = ModelConfig(architecture="deeplab", aspp_rates=[2, 5], convolution="separable", skip=True)
+    config = ModelConfig(architecture="deeplab", aspp_rates=[2, 5], separable=True, skip=True)
     model = on_meta(config)
     assert isinstance(model, DeepLab)
     behind = [

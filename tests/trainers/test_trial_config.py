@@ -66,14 +66,20 @@ def test_a_config_cannot_be_changed_in_place() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"model.architecture": "unett"}, r"model.architecture must be one of unet, deeplab.*'unett'.*mean 'unet'\?"),
+    ({"model.architecture": "unett"}, r"model.architecture must be one of unet, resunet.*'unett'.*mean 'unet'\?"),
     ({"model.size": "big"}, "model.size must be one of original, medium, small; got 'big'"),
     ({"model.base_channels": 0}, "model.base_channels must be at least 1; got 0"),
     ({"model.backbone": "resnet19"}, r"model.backbone must be one of.*Did you mean 'resnet18'\?"),
     ({"model.aspp_rates": []}, r"model.aspp_rates must be a non-empty list.*got \[\]"),
     ({"model.aspp_rates": [6, 0]}, r"rates of at least 1; got \[6, 0\]"),
     ({"model.output_stride": 4}, "model.output_stride must be 8, 16 or 32; got 4"),
-    ({"model.decoder_channels": 0}, "model.decoder_channels must be at least 1; got 0"),
+    ({"model.decoder_channels": 0}, "model.decoder_channels must be at least 1 or null; got 0"),
+    ({"model.architecture": "smp.Unett"}, r"model.architecture must be one of.*Did you mean 'smp.Unet'\?"),
+    ({"model.convolution": "depthwise"}, "model.convolution must be one of standard, separable, inverted_bottleneck;"),
+    (
+        {"model.architecture": "fcn", "model.backbone": "vgg16_block4", "model.output_stride": 32},
+        "model.output_stride must be 8 or 16 for model.backbone=vgg16_block4, which ends there; got 32",
+    ),
     ({"data.name": "camvit"}, r"data.name must be one of.*Did you mean 'camvid'\?"),
     ({"data.name": "folder"}, "data.root must be set for data=folder; got None"),
     ({"data.height": 15}, "data.height must be at least 16; got 15"),
@@ -83,9 +89,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"data.val_fraction": 1.0}, "data.val_fraction must be between 0 and 1, both excluded; got 1.0"),
     ({"data.max_images": 1}, "data.max_images must be at least 2 or null; got 1"),
     ({"data.on_error": "ignore"}, "data.on_error must be one of fail, skip; got 'ignore'"),
-    ({"augmentation.policy": "heavy"}, "augmentation.policy must be one of none, light, strong; got 'heavy'"),
+    ({"augmentation.policy": "heavy"}, "augmentation.policy must be one of none, light, strong, custom; got 'heavy'"),
+    ({"augmentation.flips": 1.1}, "augmentation.flips must be a probability between 0 and 1; got 1.1"),
+    ({"augmentation.scale": -0.1}, "augmentation.scale must be between 0 and 3; got -0.1"),
+    ({"augmentation.color": 1.5}, "augmentation.color must be between 0 and 1; got 1.5"),
+    ({"augmentation.dropout": 1.0}, "augmentation.dropout must be between 0 and 0.9; got 1.0"),
     ({"loss.name": "mse"}, "loss.name must be one of cross_entropy.*got 'mse'"),
-    ({"loss.class_weights": "inverse"}, "loss.class_weights must be one of none, inverse_frequency; got 'inverse'"),
+    ({"loss.class_weights": "inverse"}, "loss.class_weights must be one of none, inverse_frequency, .*; got 'inverse'"),
+    ({"loss.focal_gamma": -1.0}, "loss.focal_gamma must be between 0 and 10; got -1.0"),
+    ({"loss.weight_exponent": 0.0}, "loss.weight_exponent must be above 0 and at most 2; got 0.0"),
+    ({"loss.effective_beta": 1.0}, "loss.effective_beta must be at least 0 and below 1; got 1.0"),
+    ({"loss.terms.dice": -1.0}, "loss.terms.dice must be at least 0 and finite; got -1.0"),
+    ({"loss.terms.cross_entropy": 0.0}, "loss.terms must be given at least one factor above 0"),
     ({"optimizer.name": "adamm"}, r"optimizer.name must be one of.*Did you mean 'adam'\?"),
     ({"optimizer.lr": 0.0}, "optimizer.lr must be positive and finite; got 0.0"),
     ({"optimizer.lr": float("nan")}, "optimizer.lr must be positive and finite; got nan"),
@@ -98,11 +113,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"schedule.gamma": 0.0}, r"schedule.gamma must be in \(0, 1\]; got 0.0"),
     ({"schedule.power": 0.0}, "schedule.power must be positive; got 0.0"),
     ({"schedule.decay": -1.0}, "schedule.decay must be at least 0; got -1.0"),
+    ({"schedule.warmup_epochs": -1.0}, "schedule.warmup_epochs must be at least 0; got -1.0"),
     ({"training.epochs": 0}, "training.epochs must be at least 1; got 0"),
     ({"training.batch_size": 0}, "training.batch_size must be at least 1; got 0"),
     (
         {"training.batch_size": 1, "model.architecture": "deeplab"},
         "training.batch_size must be at least 2 for.*deeplab",
+    ),
+    (
+        {"training.batch_size": 1, "model.architecture": "smp.FPN"},
+        r"training.batch_size must be at least 2 for model.architecture=smp\.FPN",
     ),
     ({"training.seed": -1}, r"training.seed must be in \[0, 2\^31\); got -1"),
     ({"training.precision": "fp16"}, "training.precision must be one of auto, fp32, bf16; got 'fp16'"),
@@ -125,12 +145,14 @@ def test_a_bad_value_is_refused_with_the_rule(changes: dict[str, Any], message: 
 
 def test_identity_has_what_the_architecture_reads_and_no_more() -> None:
     base = TrialConfig()
-    assert base.model.identity() == {"architecture": "unet", "size": "original", "base_channels": 64}
+    expected = {"architecture": "unet", "size": "original", "base_channels": 64}
+    assert base.model.identity() == expected | {"convolution": "standard", "attention": False}
     assert base.replace({"model.backbone": "vgg11_bn"}).model.identity() == base.model.identity()
     deeplab = base.replace({"model.architecture": "deeplab"})
     same = deeplab.replace({"model.weights": "imagenet", "model.size": "small"})
     assert deeplab.model.identity() == same.model.identity()
     assert deeplab.model.identity() != deeplab.replace({"model.aspp_rates": [2]}).model.identity()
+    assert deeplab.replace({"model.decoder_channels": 256}).model.identity() == deeplab.model.identity()
     plain = deeplab.replace({"model.aspp": False})
     assert plain.model.identity() != deeplab.model.identity()
     assert plain.model.identity() == plain.replace({"model.aspp_rates": [2]}).model.identity()

@@ -55,11 +55,12 @@ def build_head(in_channels: int, channels: int, num_classes: int, convolution: s
 
 def build_deeplab(config: ModelConfig, num_classes: int) -> DeepLab:
     """The DeepLab that ``config`` describes, with or without ASPP and skip connection."""
+    convolution = "separable" if config.separable else "standard"
     encoder = build_encoder(config.backbone, config.output_stride, config.weights)
     channels = config.decoder_width
     rates = config.aspp_rates if config.aspp else None
-    context = build_context(encoder.out_channels[-1], channels, rates, config.convolution)
+    context = build_context(encoder.out_channels[-1], channels, rates, convolution)
     head_channels = channels + SKIP_CHANNELS if config.skip else channels
-    head = build_head(head_channels, channels, num_classes, config.convolution)
+    head = build_head(head_channels, channels, num_classes, convolution)
     skip = Conv2dNormActivation(encoder.out_channels[SKIP_STAGE], SKIP_CHANNELS, 1) if config.skip else None
     return DeepLab(encoder, context, head, skip)
