@@ -7,7 +7,9 @@ have one column ``iou/<class>`` per class (null where the class is absent from p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -122,6 +124,11 @@ _TIMES = (EPOCH_TIME_S, TRAIN_TIME_S, IMAGES_PER_S)
 RUN_METRICS = (*_METRICS, TRAIN_TIME_S, IMAGES_PER_S)
 """What differs between the runs of one configuration, besides the IoU of each class."""
 _UTC = pa.timestamp("us", tz="UTC")
+
+
+def cell(value: Any) -> Any:
+    """A parameter's value as a table holds it: lists as JSON."""
+    return json.dumps(value) if isinstance(value, list) else value
 
 
 def iou_column(class_name: str) -> str:

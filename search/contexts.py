@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +44,9 @@ def observe(trials: Iterable[Row], space: Space, classes: Sequence[str]) -> Obse
     rows = [row for row in trials if row[columns.STATE] == columns.COMPLETED and is_finite(row[columns.MIOU])]
     metrics = (columns.MIOU, *map(columns.iou_column, classes))
     values = [[row[name] if is_finite(row.get(name)) else math.nan for name in metrics] for row in rows]
-    by_cell = {parameter.path: {_cell(value): value for value in parameter.values} for parameter in space.parameters}
+    by_cell = {
+        parameter.path: {columns.cell(value): value for value in parameter.values} for parameter in space.parameters
+    }
     drawn = [_drawn(space, by_cell, row) for row in rows]
     runs: dict[str, dict[int, float]] = {}
     for row in rows:
@@ -66,11 +67,6 @@ def is_finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _cell(value: Any) -> Any:
-    """A value as the table holds it: lists as JSON."""
-    return json.dumps(value) if isinstance(value, list) else value
-
-
 def _drawn(space: Space, by_cell: Mapping[str, Mapping[Any, Any]], row: Row) -> Assignment:
     assignment: Assignment = {}
     for parameter in space.parameters:
@@ -82,7 +78,7 @@ def _drawn(space: Space, by_cell: Mapping[str, Mapping[Any, Any]], row: Row) -> 
 
 def _positions(path: str, cells: Iterable[Any], drawn: Sequence[Assignment]) -> Places:
     order = {cell: index for index, cell in enumerate(cells)}
-    taken = [order.setdefault(_cell(values[path]), len(order)) if path in values else ABSENT for values in drawn]
+    taken = [order.setdefault(columns.cell(values[path]), len(order)) if path in values else ABSENT for values in drawn]
     return np.array(taken, dtype=np.int64)
 
 

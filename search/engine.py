@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from search import columns, trainable
 from search.architectures import ArchitectureTable
-from search.ledger import Ledger, TrialRecord, cell, now
+from search.ledger import Ledger, TrialRecord, now
 from search.repeats import missing_repeats, repeat_id, summarise
 from search.results import Table
 from search.run_folder import RunFolder
@@ -200,7 +200,7 @@ class Search:
     def _refuse(self, job: _Job, reason: str) -> None:
         """Record a draw whose values contradict each other."""
         self._taken += 1
-        row = {path: cell(value) for path, value in job.draw.assignment.items()}
+        row = {path: columns.cell(value) for path, value in job.draw.assignment.items()}
         row |= {
             columns.TRIAL_ID: job.trial_id,
             columns.CONFIGURATION: job.draw.trial_id,

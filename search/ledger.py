@@ -74,7 +74,7 @@ class TrialRecord:
             row[columns.TRAIN_TIME_S] = self.epochs[self.epoch][columns.TRAIN_TIME_S]
         row |= {name: self.architecture[name] for name in _COSTS}
         row[_DEVICE_LATENCY[self.architecture[columns.DEVICE]]] = self.architecture[columns.LATENCY_MS]
-        row |= {path: cell(value) for path, value in self.assignment.items()}
+        row |= {path: columns.cell(value) for path, value in self.assignment.items()}
         return row | {
             columns.TRIAL_ID: self.trial_id,
             columns.CONFIGURATION: self.configuration,
@@ -167,11 +167,6 @@ class Ledger:
         """Merge the many small files of a search into one a table."""
         self._epoch_rows.compact()
         self._trial_rows.compact()
-
-
-def cell(value: Any) -> Any:
-    """A parameter's value as a table holds it: lists as JSON."""
-    return json.dumps(value) if isinstance(value, list) else value
 
 
 def _value(name: str, metric: Any) -> Any:

@@ -16,7 +16,7 @@ from search import columns
 from search.architectures import ArchitectureTable, architecture_key, describe_architecture
 from search.config import ConstraintsConfig, SearchConfig, save_config
 from search.engine import Search
-from search.ledger import Ledger, Observer, cell
+from search.ledger import Ledger, Observer
 from search.resources import Share, share_of
 from search.results import Table as ResultTable
 from search.run_folder import RunFolder
@@ -154,7 +154,7 @@ def column_type(parameter: Parameter) -> pa.DataType:
     """The Parquet type that holds any value of the parameter; lists are stored as JSON."""
     if parameter.distribution is not None:
         return pa.int64() if parameter.distribution == "int_uniform" else pa.float64()
-    kind: pa.DataType = pa.array([cell(value) for value in parameter.values]).type
+    kind: pa.DataType = pa.array([columns.cell(value) for value in parameter.values]).type
     return kind
 
 

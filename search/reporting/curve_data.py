@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,10 +36,12 @@ class Factor:
     """Its distinct values in their order, under what tells them apart."""
 
     @classmethod
-    def of(cls, path: str, rows: list[Row]) -> Factor:
-        """The values that this parameter has in ``rows``."""
+    def of(cls, path: str, rows: list[Row], listed: Sequence[Any] = ()) -> Factor:
+        """The values that this parameter has in ``rows``: in the order ``listed`` by the space, else rising."""
         found = {_identity(row[path]): row[path] for row in rows if row[path] is not None}
-        return cls(path, dict(sorted(found.items(), key=lambda item: list(item[1]) if _many(item[1]) else item[1])))
+        rising = dict(sorted(found.items(), key=lambda item: list(item[1]) if _many(item[1]) else item[1]))
+        first = [identity for value in listed if (identity := _identity(value)) in found]
+        return cls(path, {identity: found[identity] for identity in dict.fromkeys([*first, *rising])})
 
     def place(self, row: Row) -> int | None:
         """The position of a trial's value; None where the parameter does not hold."""
@@ -63,7 +65,8 @@ def curve_metrics() -> list[dict[str, Any]]:
 def factors(record: Record) -> list[Factor]:
     """Every parameter on which trials with a curve may differ."""
     drawn = [row for row in record.trials if row[columns.TRIAL_ID] in record.curves]
-    return [Factor.of(path, drawn) for path in record.varying]
+    listed = {} if record.space is None else {item.path: item.values for item in record.space.parameters}
+    return [Factor.of(path, drawn, listed.get(path, ())) for path in record.varying]
 
 
 def compared(record: Record) -> list[str]:
@@ -89,8 +92,8 @@ def _many(value: Any) -> bool:
 
 
 def _identity(value: Any) -> str:
-    """A list from a table and a tuple from a configuration are the same value."""
-    return repr(list(value)) if _many(value) else repr(value)
+    """A list in a configuration and its text in a table are the same value."""
+    return repr(columns.cell(list(value)) if _many(value) else value)
 
 
 def _text(path: str, value: Any) -> str:

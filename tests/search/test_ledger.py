@@ -13,7 +13,7 @@ import pytest
 
 from search import columns
 from search.architectures import architecture_key
-from search.ledger import Ledger, TrialRecord, cell, now
+from search.ledger import Ledger, TrialRecord, now
 from search.results import Table, read_table
 from trainers.config import TrialConfig
 
@@ -186,4 +186,4 @@ def test_rows_survive_compaction(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("value", "stored"), [([1, 2], "[1, 2]"), (True, True), ("a", "a"), (None, None), (0.5, 0.5)])
 def test_a_parameter_fits_a_cell(value: Any, stored: Any) -> None:
-    assert cell(value) == stored
+    assert columns.cell(value) == stored

@@ -70,6 +70,11 @@ def test_values_of_a_factor_are_in_order_and_as_in_a_space_file() -> None:
     factor = Factor.of(rates, rows)
     assert factor.as_json() == {"key": rates, "heading": "aspp_rates", "values": ["6, 12", "12, 24"]}
     assert [factor.place(row) for row in rows] == [1, 0, None, 0]
+    listed = Factor.of(rates, rows, [[12, 24], [1], [6, 12]])  # nobody drew [1]
+    assert listed.as_json()["values"] == ["12, 24", "6, 12"]
+    policies = [{"augmentation.policy": name} for name in ("strong", "none", "light")]
+    ordered = Factor.of("augmentation.policy", policies, ["none", "light", "strong"])
+    assert ordered.as_json()["values"] == ["none", "light", "strong"]
     switch = Factor.of("loss.name", [{"loss.name": True}, {"loss.name": False}]).as_json()
     assert (switch["heading"], switch["values"]) == ("loss", ["false", "true"])
 
