@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
-"""Stored in every file's metadata under ``schema_version``; raised when a column changes its meaning."""
+SCHEMA_VERSION = 2
+"""Stored in every file's metadata under ``schema_version``; raised when readers need other columns than before."""
 
 TRIAL_ID = "trial_id"
 """``t0000``, ``t0001``, ... in the order drawn; repeats under further seeds are ``t0000-1``, ``t0000-2``, ..."""

@@ -101,7 +101,7 @@ def read_record(run: RunFolder) -> Record:
     """Read the run.
 
     Raises:
-        RunError: the folder is not that of a run, or was written by a newer version.
+        RunError: the folder is not that of a run, or was written by another version.
         ResultsError: a table that cannot be read.
     """
     data = _read_data(run)
@@ -163,9 +163,12 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def _schema_version(run: RunFolder, table: pa.Table) -> int:
     version = int((table.schema.metadata or {}).get(b"schema_version", columns.SCHEMA_VERSION))
-    if version > columns.SCHEMA_VERSION:
-        known = f"this version reads up to {columns.SCHEMA_VERSION}"
-        raise RunError(f"The results of {run.path} have schema version {version}; {known}. Update segmentation-search.")
+    if version != columns.SCHEMA_VERSION:
+        way = "Update it" if version > columns.SCHEMA_VERSION else "Use the version that the run was made with"
+        raise RunError(
+            f"The results of {run.path} have schema version {version}; this segmentation-search reads "
+            f"{columns.SCHEMA_VERSION}. {way}."
+        )
     return version
 
 

@@ -197,12 +197,16 @@ def test_a_row_written_twice_counts_once(tmp_path: Path) -> None:
     assert [row[columns.EPOCH] for row in record.curves["t0000"]] == [1, 2, 3]
 
 
-def test_results_of_a_newer_version_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as newer:
-        newer.setattr(columns, "SCHEMA_VERSION", 2)
-        sample = begin_run(tmp_path / "newer")
+@pytest.mark.parametrize(("offset", "way"), [(1, "Update it"), (-1, "Use the version that the run was made with")])
+def test_results_of_another_version_are_refused(
+    offset: int, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = columns.SCHEMA_VERSION + offset
+    with monkeypatch.context() as other:
+        other.setattr(columns, "SCHEMA_VERSION", version)
+        sample = begin_run(tmp_path / "other")
         add_trial(sample, 0, columns.STOPPED, 0, epochs=1)
-    with pytest.raises(RunError, match="schema version 2"):
+    with pytest.raises(RunError, match=rf"have schema version {version}; .*{way}\."):
         build_report(sample.run)
 
 
