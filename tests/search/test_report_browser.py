@@ -5,34 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import math
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from open_page import opened
+from playwright.sync_api import Browser, Page, expect
 from run_samples import EPOCHS, add_trial, begin_run, full_run
 
 from search import columns
 from search.reporting import build_report
 from search.run_folder import RunFolder
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH"),
-]
+pytestmark = pytest.mark.browser
 
 POINT = ".scatterlayer .trace path.point"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +27,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     run = full_run(tmp_path_factory.mktemp("runs") / "demo")
     build_report(run)
     return run
-
-
-def opened(browser: Browser, run: RunFolder, width: int = 1280) -> tuple[Page, list[str]]:
-    """The page, drawn, and the list that its complaints and requests go to."""
-    context = browser.new_context(viewport={"width": width, "height": 900})
-    context.set_offline(True)
-    trouble: list[str] = []
-    page = context.new_page()
-    page.on("console", lambda message: trouble.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("dialog", lambda dialog: trouble.append(dialog.message))
-    page.on("request", lambda request: trouble.append(request.url) if not allowed(request.url) else None)
-    page.goto((run.report / "index.html").as_uri())
-    expect(page.locator("#pareto-chart .main-svg").first).to_be_visible()
-    return page, trouble
-
-
-def allowed(url: str) -> bool:
-    return url.startswith(("data:", "blob:")) or url.endswith("/report/index.html")
 
 
 @pytest.fixture

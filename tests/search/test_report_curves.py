@@ -11,9 +11,9 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from open_page import opened
+from playwright.sync_api import Browser, Page, expect
 from run_samples import add_architectures, add_epochs, add_trial, begin_run, compared_run
-from test_report_browser import CHROMIUM, opened
 
 from search import columns
 from search.reporting import build_report
@@ -32,16 +32,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture(scope="module")
 def record(run: RunFolder) -> Record:
     return read_record(run)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on the PATH")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -258,9 +248,10 @@ def test_panels_lie_beside_each_other_or_stack(page: Page) -> None:
 @pytest.mark.browser
 def test_values_are_text(page: Page, record: Record) -> None:
     page.locator("#curve-factor").select_option("loss.class_weights")
-    values = {row["loss.class_weights"] for row in record.trials}
+    assert record.space
+    values = next(item.values for item in record.space.parameters if item.path == "loss.class_weights")
     assert "<i>median & frequency</i>" in values
-    titles = [f"class_weights: {value}" for value in sorted(values)]
+    titles = [f"class_weights: {value}" for value in values]
     expect(page.locator("#curve-chart .annotation-text")).to_have_text(titles)
 
 

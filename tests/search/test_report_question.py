@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from open_page import opened
+from playwright.sync_api import Browser, expect
 from rich.console import Console
 from run_samples import COMPARED, add_trial, begin_run, compared_run, full_run
 
@@ -23,9 +22,7 @@ from search.reporting.record import read_record
 from search.reporting.terminal import print_front
 from search.run_folder import RunFolder
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WEIGHTS = "<i>median & frequency</i>"
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 
 
 @pytest.fixture(scope="module")
@@ -199,30 +196,10 @@ def test_page_has_words_and_tables_without_scripts(html: str, answer: QuestionVi
     assert html.index('id="answer"') < html.index('id="question"') < html.index('id="pareto"')
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-def opened(browser: Browser, run: RunFolder, width: int = 1280) -> tuple[Page, list[str]]:
-    """The drawn page, and the list that its complaints go to."""
-    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
-    trouble: list[str] = []
-    page.on("console", lambda message: trouble.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.goto((run.report / "index.html").as_uri())
-    expect(page.locator("#level-chart .main-svg").first).to_be_visible()
-    return page, trouble
-
-
 @pytest.mark.browser
-@needs_chromium
 @pytest.mark.usefixtures("html")
 def test_figure_follows_the_chosen_factor(browser: Browser, run: RunFolder) -> None:
-    page, trouble = opened(browser, run)
+    page, trouble = opened(browser, run, drawn="#level-chart")
     marks = page.locator("#effect-chart .scatterlayer .trace:last-child path.point")
     expect(page.locator("#factor-0")).to_be_visible()
     expect(page.locator("#factor-2")).to_be_hidden()
@@ -240,10 +217,9 @@ def test_figure_follows_the_chosen_factor(browser: Browser, run: RunFolder) -> N
 
 
 @pytest.mark.browser
-@needs_chromium
 @pytest.mark.usefixtures("html")
 def test_a_trial_of_the_figure_is_selected_everywhere(browser: Browser, run: RunFolder) -> None:
-    page, trouble = opened(browser, run)
+    page, trouble = opened(browser, run, drawn="#level-chart")
     dot = page.locator("#level-chart .scatterlayer .trace").first.locator("path.point").first
     dot.scroll_into_view_if_needed()
     box = dot.bounding_box()
@@ -258,10 +234,9 @@ def test_a_trial_of_the_figure_is_selected_everywhere(browser: Browser, run: Run
 
 
 @pytest.mark.browser
-@needs_chromium
 @pytest.mark.usefixtures("html")
 def test_the_section_fits_a_phone(browser: Browser, run: RunFolder) -> None:
-    page, trouble = opened(browser, run, width=390)
+    page, trouble = opened(browser, run, width=390, drawn="#level-chart")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     names = page.locator("#effect-chart .annotation-text").evaluate_all(
         "(texts) => texts.map((text) => text.getBoundingClientRect().right)"
@@ -272,11 +247,10 @@ def test_the_section_fits_a_phone(browser: Browser, run: RunFolder) -> None:
 
 
 @pytest.mark.browser
-@needs_chromium
 def test_a_run_without_pairs_is_drawn_without_complaint(browser: Browser, tmp_path: Path) -> None:
     run = unpaired_run(tmp_path / "random", ["model.aspp"])
     build_report(run)
-    page, trouble = opened(browser, run)
+    page, trouble = opened(browser, run, drawn="#level-chart")
     expect(page.locator("#effect-chart")).to_contain_text("No pair")
     expect(page.locator("#factor-choice")).to_be_hidden()
     assert trouble == []
