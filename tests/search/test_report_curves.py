@@ -251,7 +251,8 @@ def test_values_are_text(page: Page, record: Record) -> None:
     assert record.space
     values = next(item.values for item in record.space.parameters if item.path == "loss.class_weights")
     assert "<i>median & frequency</i>" in values
-    titles = [f"class_weights: {value}" for value in values]
+    drawn_besides = "inverse_frequency"
+    titles = [f"class_weights: {value}" for value in (*values, drawn_besides)]
     expect(page.locator("#curve-chart .annotation-text")).to_have_text(titles)
 
 
