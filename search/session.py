@@ -69,8 +69,8 @@ def say_plan(plan: Plan) -> int:
     console.print(describe(plan))
     size = plan.space.size()
     points = "endless configurations" if size is None else f"{size} configurations"
-    seeds = f" under {config.repeats} seeds each," if config.repeats > 1 else ""
-    console.print(f"\n{config.num_trials} trials,{seeds} of up to {plan.base.training.epochs} epochs from {points}")
+    seeds = f" under {config.repeats} seeds each" if config.repeats > 1 else ""
+    console.print(f"\n{config.num_trials} trials{seeds} of up to {plan.base.training.epochs} epochs from {points}")
     console.print(f"{plan.share.describe()}\nNothing was run: dry_run=true")
     return 0
 

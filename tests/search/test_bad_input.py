@@ -83,7 +83,11 @@ def test_the_command_itself_ends_with_the_message_and_the_code(place: Path) -> N
         (["training.epochs=many"], 1, "'many' of type 'str' could not be converted to Integer"),
         (["num_trials=[1"], 1, "no viable alternative at input '[1'"),
         (["training.epochs=0"], 2, "training.epochs must be at least 1; got 0."),
-        (["optimizer.name=sdg"], 2, "optimizer.name must be one of adam, sgd, adamax; got 'sdg'. Did you mean 'sgd'?"),
+        (
+            ["optimizer.name=sdg"],
+            2,
+            "optimizer.name must be one of adam, adamw, adamax, sgd; got 'sdg'. Did you mean 'sgd'?",
+        ),
         (["optimizer.lr=0.1"], 2, "optimizer.lr is drawn by space 'quickstart'"),
         (["data.crop=128"], 2, "data.crop must be at most the packed image size 96 x 128"),
         (["sampler.name=grid"], 2, "sampler.name=grid needs a finite space"),
@@ -108,7 +112,10 @@ def test_a_mistake_on_the_command_line(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD + "baseline: []\n", "has the key 'baseline'; known keys are question, parameters, baselines, fixed. Did"),
+        (
+            GOOD + "baseline: []\n",
+            "has the key 'baseline'; known keys are question, parameters, baselines, fixed, compare, search.",
+        ),
         ("parameters: {model.backbon: {values: [resnet18]}}", "which no trial has. Did you mean 'model.backbone'?"),
         (
             "parameters:\n  model.size: {values: [small, medium], when: {model.base_channels: 4}}\n"

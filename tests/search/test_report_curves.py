@@ -237,7 +237,7 @@ def test_panels_lie_beside_each_other_or_stack(page: Page) -> None:
     page.wait_for_function("document.getElementById('curve-chart').dataset.rows === '2'")
     assert domains("xaxis")[0] == domains("xaxis")[1]
     assert domains("yaxis")[0][0] > domains("yaxis")[1][1]
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.wait_for_function("document.documentElement.scrollWidth === 390")
     chart = page.locator("#curve-chart .main-svg").first.bounding_box()
     below = page.locator("#curve-shown").bounding_box()
     assert chart
