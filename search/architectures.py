@@ -19,7 +19,8 @@ from search.config import ConstraintsConfig, LatencyConfig
 from search.files import write_text_atomically
 from search.resources import Share
 from search.results import Table
-from trainers.config import TrialConfig
+from trainers.choices import EXTRAS
+from trainers.config import ModelConfig, TrialConfig
 from trainers.datasets.packed import cache_folder
 from trainers.loop import resolve_device, training_shape
 from trainers.profiling import ArchitectureProfile, device_name, profile_architecture
@@ -123,7 +124,9 @@ def _key(trial: TrialConfig) -> _Key:
 def describe_architecture(key: str) -> str:
     """An architecture's key for people: the name, then what sets it apart."""
     fields: Mapping[str, Any] = json.loads(key)
-    rest = ", ".join(f"{name} {str(value).lower()}" for name, value in fields.items() if name != "architecture")
+    usual = ModelConfig()
+    unsaid = {"architecture"} | {name for name in EXTRAS if fields.get(name) == getattr(usual, name)}
+    rest = ", ".join(f"{name} {str(value).lower()}" for name, value in fields.items() if name not in unsaid)
     return f"{fields['architecture']} ({rest.replace('_', ' ')})"
 
 

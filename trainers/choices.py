@@ -21,6 +21,8 @@ SMP_DECODERS = (
 )
 SMP_FIELDS = ("backbone", "weights")
 """The fields of :class:`ModelConfig` that a decoder of segmentation_models.pytorch reads."""
+EXTRAS = ("convolution", "attention", "skip", "separable")
+"""Fields of :class:`ModelConfig` that change a published architecture; at their default nobody mentions them."""
 DECODER_CHANNELS = {"fcn": 1024, "pspnet": 512, "deeplab": 256}
 """Published width of each decoder."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -283,21 +284,6 @@ fixed: {model.size: small, training.batch_size: 4, training.precision: fp32}
     assert measured == drawn
 
 
-def test_constraint_keeps_architectures_from_training(workplace: Path) -> None:
-    done = run(
-        workplace, *SETTINGS, "run=limited", "num_trials=3", "training.epochs=1", "constraints.params=100000",
-        "sampler.name=random",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    trials = rows(RunFolder(workplace / "runs" / "limited"), "trials")
-    trained = [row for row in trials if row[columns.STATE] == columns.COMPLETED]
-    refused = [row for row in trials if row[columns.STATE] == columns.INFEASIBLE]
-    assert len(trained) == 3
-    assert all(row[columns.PARAMS] <= 100_000 for row in trained)
-    assert refused
-    assert all(row[columns.EPOCH] == 0 and "params" in row[columns.REASON] for row in refused)
-
-
 def test_nothing_feasible_names_the_closest(workplace: Path) -> None:
     done = run(workplace, *SETTINGS, "run=none", "constraints.params=10")
     assert done.returncode == 2
@@ -305,21 +291,45 @@ def test_nothing_feasible_names_the_closest(workplace: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_failed_trial_does_not_end_the_search(workplace: Path) -> None:
-    space = SPACE.replace(
-        "log_uniform_values, min: 1.0e-4, max: 1.0e-2", "log_uniform_values, min: 1.0e-4, max: 1.0e30"
-    )
-    (workplace / "conf" / "space" / "wild.yaml").write_text(
-        space.replace("optimizer.lr: 5.0e-3", "optimizer.lr: 1.0e30")
-    )
+@pytest.fixture(scope="module")
+def troubled(workplace: Path) -> RunFolder:
+    """A search under two seeds whose first trial cannot be trained, and which may not train every architecture."""
+    rates = "optimizer.lr: {values: [1.0e-3, 5.0e-3, 1.0e-2, 1.0e30]}"
+    wild = re.sub("optimizer.lr: {.*}", rates, SPACE).replace("lr: 5.0e-3", "lr: 1.0e30")
+    (workplace / "conf" / "space" / "wild.yaml").write_text(wild)
     settings = [item for item in SETTINGS if item != "space=tiny"]
     done = run(
-        workplace, *settings, "space=wild", "run=wild", "num_trials=3", "training.epochs=2", "optimizer.name=sgd"
-    )
+        workplace, *settings, "space=wild", "run=wild", "num_trials=4", "repeats=2", "training.epochs=2",
+        "optimizer.name=sgd", "constraints.params=100000", "sampler.name=random",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    run_folder = RunFolder(workplace / "runs" / "wild")
-    trials = {row[columns.TRIAL_ID]: row for row in rows(run_folder, "trials")}
-    assert len(trials) == 3
+    return RunFolder(workplace / "runs" / "wild")
+
+
+def test_failed_trial_does_not_end_the_search(troubled: RunFolder) -> None:
+    trials = {row[columns.TRIAL_ID]: row for row in rows(troubled, "trials")}
     assert trials["t0000"][columns.STATE] == columns.FAILED
     assert "loss became" in trials["t0000"][columns.REASON]
-    assert "Traceback" in (run_folder.trials / "t0000" / "error.txt").read_text()
+    assert "Traceback" in (troubled.trials / "t0000" / "error.txt").read_text()
+    tried = {row[columns.CONFIGURATION] for row in trials.values() if row[columns.STATE] != columns.INFEASIBLE}
+    assert len(tried) == 4
+
+
+def test_constraint_keeps_architectures_from_training(troubled: RunFolder) -> None:
+    trials = rows(troubled, "trials")
+    refused = [row for row in trials if row[columns.STATE] == columns.INFEASIBLE]
+    assert refused
+    assert all(row[columns.EPOCH] == 0 and "params" in row[columns.REASON] for row in refused)
+    trained = [row for row in trials if row[columns.STATE] == columns.COMPLETED]
+    assert trained
+    assert all(row[columns.PARAMS] <= 100_000 for row in trained)
+
+
+def test_only_completed_trials_are_repeated_under_the_next_seed(troubled: RunFolder) -> None:
+    seeds: dict[str, list[int]] = {}
+    for row in rows(troubled, "trials"):
+        seeds.setdefault(row[columns.CONFIGURATION], []).append(row[columns.SEED])
+    firsts = {row[columns.TRIAL_ID]: row[columns.STATE] for row in rows(troubled, "trials") if not row[columns.REPEAT]}
+    assert columns.COMPLETED in firsts.values()
+    for configuration, state in firsts.items():
+        assert sorted(seeds[configuration]) == ([0, 1] if state == columns.COMPLETED else [0])
