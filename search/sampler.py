@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,7 +51,7 @@ class Sampler:
         if past == 0:
             with _experimental_allowed():
                 self._study.set_metric_names(list(columns.OBJECTIVES))
-        for point in self._first_points()[past:]:  # All of them, unless an earlier process came to enqueue some.
+        for point in self._first_points(seed)[past:]:  # All of them, unless an earlier process came to enqueue some.
             self._study.enqueue_trial(space.enqueued(point))
         self._live: dict[str, Trial] = {}
 
@@ -99,9 +100,11 @@ class Sampler:
         values = None if objectives is None else [objectives[name] for name in columns.OBJECTIVES]
         self._study.tell(self._live.pop(trial_id), values, state=state)
 
-    def _first_points(self) -> list[Assignment]:
+    def _first_points(self, seed: int) -> list[Assignment]:
+        """The baselines, and a grid's other points in random order: a grid that ends early has a bit of everything."""
         baselines = list(self._space.baselines)
         grid = list_grid(self._space) if self._grid else []
+        random.Random(seed).shuffle(grid)
         return baselines + [point for point in grid if point not in baselines]
 
 

@@ -75,14 +75,16 @@ def answer_question(record: Record) -> QuestionView:
     factors = sorted(found.factors, key=lambda factor: min(map(text.clarity, factor.contrasts)))
     views = [_view(factor, record.class_names) for factor in factors]
     paired = [line for factor, view in zip(factors, views, strict=True) if factor.paired for line in view.sentences]
-    sentences = [*paired, *text.unpaired([factor.name for factor in factors if not factor.paired])]
+    unlike = [factor for factor in factors if not factor.paired]
+    best = [text.best_of_each(factor.levels, (), factor.name) for factor in unlike]
+    sentences = [*paired, *text.unpaired([factor.name for factor in unlike]), *best]
     return QuestionView(title, sentences or [_NOTHING_YET], views, _notes(record, found))
 
 
 def _view(factor: Factor, classes: Sequence[str]) -> FactorView:
     ordered = sorted(factor.contrasts, key=text.clarity)
     levels = {level.label: level for level in factor.levels}
-    details = [text.best_of_each(factor.levels, factor.contrasts)]
+    details = [text.best_of_each(factor.levels, factor.contrasts)] if factor.paired else []
     for contrast in ordered:
         details += text.class_changes(contrast, levels[contrast.reference], levels[contrast.level], classes)
     return FactorView(

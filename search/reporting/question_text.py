@@ -83,11 +83,12 @@ def with_spread(mean: float, std: float | None) -> str:
     return value if std is None else f"{value} ± {written(columns.MIOU, std)}"
 
 
-def best_of_each(levels: Sequence[Level], contrasts: Sequence[Contrast]) -> str:
+def best_of_each(levels: Sequence[Level], contrasts: Sequence[Contrast], name: str = "") -> str:
     """The best configuration of each level, and how it compares with that of the reference, the first level."""
     against = {found.level: f", {_best_difference(found.best)}" for found in contrasts}
     sides = [f"{_best(level)}{against.get(level.label, '')}" for level in levels]
-    return f"The best configuration of each: {'; '.join(sides)}."
+    which = f"each {name}" if name else "each"
+    return f"The best configuration of {which}: {'; '.join(sides)}."
 
 
 def _best(level: Level) -> str:

@@ -37,8 +37,6 @@ def _print_table(record: Record, console: Console) -> None:
 
 def _print_answer(record: Record, console: Console) -> None:
     answer = answer_question(record)
-    if not answer.factors:
-        return
     console.print(Text(f"\n{answer.title}", style="bold"))
     for sentence in answer.sentences[:_FEW_SENTENCES]:
         console.print(Text(f"- {sentence}"), soft_wrap=True)

@@ -162,12 +162,16 @@ def test_without_pairs_it_says_so(tmp_path: Path, compared: list[Any], said: str
     run = unpaired_run(tmp_path / "random", compared)
     answer = answer_question(read_record(run))
     text = f"No two completed trials differ in {said}; so nothing is paired, and below are means of unlike trials."
-    assert answer.sentences == [text]
+    assert answer.sentences[0] == text
+    assert re.fullmatch(
+        r"The best configuration of each model\.aspp: false \d\.\d+ \(t\d+, 1 run\); true \d\.\d+ \(t\d+, 1 run\)\.",
+        answer.sentences[1],
+    )
+    assert len(answer.sentences) == 1 + len(answer.factors)
     assert answer.title == "What made a difference?"
     factor = answer.factors[0]
     assert (factor.differences.rows, factor.chart["effects"]) == ([], [])
     assert "unlike" in factor.heat.basis
-    assert "not paired for want of a common seed" in factor.details[0]
     assert "No two completed trials differ" in build_report(run).page.read_text()
 
 
@@ -178,6 +182,13 @@ def test_runs_without_a_space_or_trials(tmp_path: Path) -> None:
     assert nothing.factors == []
     assert "there is nothing to compare" in nothing.sentences[0]
     assert nothing.notes == ["model.aspp: the completed trials have one value only."]
+
+
+def test_terminal_says_so_where_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    print_front(read_record(unpaired_run(tmp_path / "nothing", ["model.aspp"], number=0)), console)
+    assert isinstance(console.file, io.StringIO)
+    assert "there is nothing to compare" in console.file.getvalue()
 
 
 def test_terminal_prints_the_sentences(run: RunFolder, answer: QuestionView) -> None:
