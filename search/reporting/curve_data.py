@@ -38,14 +38,14 @@ class Factor:
     @classmethod
     def of(cls, path: str, rows: list[Row], listed: Sequence[Any] = ()) -> Factor:
         """The values that this parameter has in ``rows``: in the order ``listed`` by the space, else rising."""
-        found = {_identity(row[path]): row[path] for row in rows if row[path] is not None}
-        rising = dict(sorted(found.items(), key=lambda item: list(item[1]) if _many(item[1]) else item[1]))
-        first = [identity for value in listed if (identity := _identity(value)) in found]
+        found = {repr(row[path]): row[path] for row in rows if row[path] is not None}
+        rising = sorted(found, key=lambda identity: found[identity])
+        first = [identity for value in listed if (identity := repr(columns.cell(value))) in found]
         return cls(path, {identity: found[identity] for identity in dict.fromkeys([*first, *rising])})
 
     def place(self, row: Row) -> int | None:
         """The position of a trial's value; None where the parameter does not hold."""
-        return None if row[self.path] is None else list(self.values).index(_identity(row[self.path]))
+        return None if row[self.path] is None else list(self.values).index(repr(row[self.path]))
 
     def as_json(self) -> dict[str, Any]:
         """Path, short heading (``aspp`` for ``model.aspp``) and the values as a space file writes them."""
@@ -85,15 +85,6 @@ def curve(rows: list[Row]) -> dict[str, Any]:
     points = {name: [_rounded(row.get(name)) for row in rows] for name in names}
     known = {name: values if any(value is not None for value in values) else None for name, values in points.items()}
     return {columns.EPOCH: len(epochs) if complete else epochs} | known
-
-
-def _many(value: Any) -> bool:
-    return isinstance(value, list | tuple)
-
-
-def _identity(value: Any) -> str:
-    """A list in a configuration and its text in a table are the same value."""
-    return repr(columns.cell(list(value)) if _many(value) else value)
 
 
 def _text(path: str, value: Any) -> str:

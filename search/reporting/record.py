@@ -224,7 +224,7 @@ def _interrupted(run: RunFolder, trial: str, rows: list[Row], parameters: Iterab
         return row  # its epochs are there all the same; the page shows no parameters
     row[columns.ARCHITECTURE] = json.dumps(config.model.identity())
     row[columns.EPOCHS] = config.training.epochs
-    return row | {path: _drawn(config, path) for path in parameters}
+    return row | {path: columns.cell(_drawn(config, path)) for path in parameters}
 
 
 def _drawn(config: TrialConfig, path: str) -> Any:

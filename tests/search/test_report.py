@@ -117,6 +117,13 @@ def test_interrupted_trials_have_their_own_configuration(run: RunFolder) -> None
     assert (unknown["model.architecture"], unknown[columns.EPOCH]) == (None, 2)
 
 
+def test_a_list_of_an_interrupted_trial_is_written_as_in_the_table(tmp_path: Path) -> None:
+    sample = begin_run(tmp_path / "lists", parameters=["model.architecture", "model.aspp_rates"])
+    add_trial(sample, 0, columns.INTERRUPTED, 2, epochs=2)
+    (row,) = read_record(sample.run).trials
+    assert row["model.aspp_rates"] == "[6, 12, 18]"
+
+
 def test_answer_names_the_best_the_knee_and_the_fast_one(run: RunFolder) -> None:
     summary = summarise(read_record(run))
     roles = {role: trial for trial, named in summary.roles().items() for role in named}
