@@ -63,6 +63,8 @@ def verdict(effect: Effect, level: str = "") -> str:
     """What the difference says, of ``level`` when it is named."""
     if effect.interval is None:
         return "no interval"
+    if effect.interval == (0.0, 0.0):
+        return "the same in every pair"
     if not effect.shown:
         return "no difference shown"
     word = "better" if effect.mean > 0 else "worse"

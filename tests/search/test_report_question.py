@@ -55,6 +55,7 @@ def contrast(found: Effect | None) -> Contrast:
         (effect(0.008, 0.005, 0.011), "+0.8 mIoU points (95 % +0.5 to +1.1) over 6 pairs: better with true."),
         (effect(-0.01, -0.015, -0.005), "-1.0 mIoU points (95 % -1.5 to -0.5) over 6 pairs: worse with true."),
         (effect(0.008, 0.0001, 0.0159), "+0.80 mIoU points (95 % +0.01 to +1.59) over 6 pairs: better with true."),
+        (effect(0.0, 0.0, 0.0), "+0.0 mIoU points (95 % +0.0 to +0.0) over 6 pairs: the same in every pair."),
         (effect(-0.0001, -0.01, 0.01), "+0.0 mIoU points (95 % -1.0 to +1.0) over 6 pairs: no difference shown."),
         (mean_effect([0.02]), "+2.0 mIoU points, one pair: no interval."),
         (None, "no pair."),
