@@ -62,7 +62,7 @@ class QuestionView:
     title: str
     sentences: list[str]
     factors: list[FactorView]
-    """The clearest first."""
+    """In the order of the space's ``compare``."""
     notes: list[str]
 
 
@@ -72,10 +72,10 @@ def answer_question(record: Record) -> QuestionView:
     if record.space is None:
         return QuestionView(title, [_NO_SPACE], [], [])
     found = compare(record.trials, record.space, record.class_names)
-    factors = sorted(found.factors, key=lambda factor: min(map(text.clarity, factor.contrasts)))
-    views = [_view(factor, record.class_names) for factor in factors]
-    paired = [line for factor, view in zip(factors, views, strict=True) if factor.paired for line in view.sentences]
-    unlike = [factor for factor in factors if not factor.paired]
+    views = [_view(factor, record.class_names) for factor in found.factors]
+    answered = zip(found.factors, views, strict=True)
+    paired = [line for factor, view in answered if factor.paired for line in view.sentences]
+    unlike = [factor for factor in found.factors if not factor.paired]
     best = [text.best_of_each(factor.levels, (), factor.name) for factor in unlike]
     sentences = [*paired, *text.unpaired([factor.name for factor in unlike]), *best]
     return QuestionView(title, sentences or [_NOTHING_YET], views, _notes(record, found))

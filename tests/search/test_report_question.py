@@ -72,21 +72,21 @@ def test_the_clearest_comes_first() -> None:
     assert [found.effect for found in sorted(mixed, key=question_text.clarity)] == ordered
 
 
-def test_the_question_is_answered_factor_by_factor(answer: QuestionView) -> None:
+def test_the_question_is_answered_in_the_order_asked(answer: QuestionView) -> None:
     assert answer.title == COMPARED["question"]
     assert [factor.name for factor in answer.factors] == [
-        "model.architecture and model.backbone",
-        "loss.class_weights",
         "model.aspp",
+        "loss.class_weights",
+        "model.architecture and model.backbone",
     ]
     said = [re.sub(r"[+-]\d+\.\d", "#", sentence) for sentence in answer.sentences]
     numbers = "# mIoU points (95 % # to #) over"
     joint = "model.architecture and model.backbone, deeplab"
     assert said == [
+        f"model.aspp, true against false: {numbers} 12 pairs: no difference shown.",
+        f"loss.class_weights, {WEIGHTS} against none: {numbers} 24 pairs: better with {WEIGHTS}.",
         f"{joint} mobilenet_v3_small against unet: {numbers} 12 pairs: better with deeplab mobilenet_v3_small.",
         f"{joint} resnet18 against unet: {numbers} 12 pairs: better with deeplab resnet18.",
-        f"loss.class_weights, {WEIGHTS} against none: {numbers} 24 pairs: better with {WEIGHTS}.",
-        f"model.aspp, true against false: {numbers} 12 pairs: no difference shown.",
     ]
 
 
@@ -96,7 +96,7 @@ def test_details_name_the_best_and_the_class_off_zero(answer: QuestionView) -> N
     assert re.match(rf"The best configuration of each: none {run}; {WEIGHTS} {run}, [+-].* over 3 seeds: ", best)
     assert f"Single classes, {WEIGHTS} against none: vehicle, small gains most, +7.0 points" in classes
     assert lifted == f"Classes that rise from near zero, {WEIGHTS} against none: vehicle, small (0.00 → 0.07)."
-    assert "no difference shown for any of 5" in answer.factors[2].details[1]
+    assert "no difference shown for any of 5" in answer.factors[0].details[1]
 
 
 def cells(factor: Any, table: str) -> list[list[str]]:
@@ -127,7 +127,7 @@ def test_figure_has_every_trial_and_every_interval(answer: QuestionView, html: s
     assert found
     charts = json.loads(found[1])["question"]
     assert charts == [factor.chart for factor in answer.factors]
-    aspp = charts[2]
+    aspp = charts[0]
     assert [len(level["trials"]) for level in aspp["levels"]] == [12, 24]
     assert "t0016" not in {trial for level in aspp["levels"] for trial in level["trials"]}
     whole = [bar for bar in aspp["effects"] if bar["whole"]]
@@ -217,7 +217,9 @@ def test_figure_follows_the_chosen_factor(browser: Browser, run: RunFolder) -> N
     expect(page.locator("#factor-2")).to_be_hidden()
     page.locator("#factor").select_option("2")
     expect(page.locator("#factor-0")).to_be_hidden()
-    expect(page.locator("#factor-2 h3")).to_have_text("model.aspp")
+    expect(page.locator("#factor-2 h3")).to_have_text("model.architecture and model.backbone")
+    page.locator("#factor").select_option("0")
+    expect(page.locator("#factor-0 h3")).to_have_text("model.aspp")
     expect(marks).to_have_count(5)
     expect(page.locator("figcaption .compared").first).to_have_text("model.aspp")
     expect(page.locator("#effect-chart .annotation-text").first).to_have_text("true against false")
@@ -237,10 +239,11 @@ def test_a_trial_of_the_figure_is_selected_everywhere(browser: Browser, run: Run
     box = dot.bounding_box()
     assert box
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    expect(page.locator("#selected h3")).to_contain_text("unet small")
+    expect(page.locator("#selected h3")).to_contain_text("deeplab resnet18")
     expect(page.locator("#trials-table tr.selected")).to_have_count(1)
-    page.locator("#factor-0-levels button.trial").last.click()
-    expect(page.locator("#selected h3")).to_contain_text("mobilenet_v3_small")
+    page.locator("#factor").select_option("2")
+    page.locator("#factor-2-levels button.trial").first.click()
+    expect(page.locator("#selected h3")).to_contain_text("unet small")
     assert trouble == []
     page.context.close()
 
