@@ -37,7 +37,7 @@ def _print_table(record: Record, console: Console) -> None:
 
 def _print_answer(record: Record, console: Console) -> None:
     answer = answer_question(record)
-    console.print(Text(f"\n{answer.title}", style="bold"))
+    console.print(Text(f"\n{answer.title}", style="bold"), soft_wrap=True)
     for sentence in answer.sentences[:_FEW_SENTENCES]:
         console.print(Text(f"- {sentence}"), soft_wrap=True)
     if len(answer.sentences) > _FEW_SENTENCES:
