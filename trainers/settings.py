@@ -40,7 +40,8 @@ def setting_names(node: DictConfig, prefix: str = "") -> list[str]:
 
 def unknown_setting(name: str, known: Collection[str]) -> ConfigError:
     """The error for a setting that is none, with the nearest of those that are."""
-    near = difflib.get_close_matches(name, known, n=1)
+    same_leaf = [setting for setting in known if setting.rpartition(".")[2] == name.rpartition(".")[2]]
+    near = same_leaf if len(same_leaf) == 1 else difflib.get_close_matches(name, known, n=1)
     return ConfigError(f"There is no setting {name!r}." + (f" Did you mean {near[0]}?" if near else ""))
 
 

@@ -75,6 +75,9 @@ def test_every_shipped_space_passes_the_checks(space: str) -> None:
     ("argument", "message"),
     [
         ("num_trails=3", "There is no setting 'num_trails'. Did you mean num_trials?"),
+        ("aspp=true", "There is no setting 'aspp'. Did you mean model.aspp?"),
+        ("trainer.epochs=3", "There is no setting 'trainer.epochs'. Did you mean training.epochs?"),
+        ("optimiser.name=adam", "There is no setting 'optimiser.name'. Did you mean optimizer.name?"),
         ("training.epoch=3", "There is no setting 'training.epoch'. Did you mean training.epochs?"),
         ("spce=quickstart", "There is no setting 'spce'. Did you mean space?"),
         ("zzz=1", "There is no setting 'zzz'."),
