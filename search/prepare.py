@@ -171,9 +171,14 @@ def _require_feasible(architectures: ArchitectureTable, constraints: Constraints
     )
 
 
-def describe(plan: Plan) -> Table:
-    """The plan's architectures with what can be counted without running them."""
-    table = Table(title="Architectures", title_justify="left", box=None, pad_edge=False)
+def describe(plan: Plan) -> Table | str:
+    """The plan's architectures with what can be counted without running them; a sentence where none can be listed."""
+    many = f"more than {PROFILED_AHEAD} architectures, each measured when it is first drawn"
+    if not plan.architectures:
+        return f"The space has {many}."
+    listed = plan.space.enumerate("model.", PROFILED_AHEAD) is not None
+    title = "Architectures" if listed else f"Architectures of the baselines; the space has {many}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("architecture")
     for name in ("parameters", "size_mb", "million MACs"):
         table.add_column(name, justify="right")
