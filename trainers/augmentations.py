@@ -68,7 +68,7 @@ class RandomScaleCrop(A.DualTransform):  # type: ignore[misc]  # the library has
 
     The logarithm of the factor is uniform, so making larger and smaller are equally likely. The image is averaged
     where it gets smaller, since skipped pixels alias, and interpolated where it gets larger; the mask takes the
-    nearest label.
+    nearest label. (The library's own scaling and cropping in a row would have to know the shape that they keep.)
 
     Args:
         scale: factors lie between 1 / (1 + scale) and 1 + scale.
