@@ -64,6 +64,8 @@ class Contrast:
     """Difference in mIoU, level minus reference; None when there is no pair."""
     splits: tuple[Split, ...]
     """Where another parameter took several values: the effect within each, from two pairs on."""
+    depends_on: tuple[str, ...]
+    """Parameters between whose values the effect differs by more than pairs of one value do."""
     classes: Mapping[str, Effect]
     """Class to its difference in IoU over the same pairs."""
     best: Effect | None
@@ -255,11 +257,15 @@ def _contrast(study: _Study, reference: Level, level: Level) -> Contrast:
     differences = study.means[level.label] - study.means[reference.label]
     effects = {name: _effect(column) for name, column in zip(study.observed.metrics, differences.T, strict=True)}
     overall = effects.pop(columns.MIOU)
+    held_equal = (parameter for parameter in study.space.parameters if parameter.path not in study.dependents)
     return Contrast(
         level=level.label,
         reference=reference.label,
         effect=overall,
         splits=tuple(_splits(study, reference.label, level.label, differences[:, 0])) if overall else (),
+        depends_on=tuple(
+            parameter.path for parameter in held_equal if _differ(_parts(study, parameter, differences[:, 0]))
+        ),
         classes={name: effect for name, effect in effects.items() if effect},
         best=_best_effect(study.observed, reference.best, level.best),
     )
@@ -279,14 +285,32 @@ def _splits(study: _Study, reference: str, level: str, differences: Floats) -> I
         if path in study.dependents:
             parts = _parts_of_dependent(study, reference, level, parameter)
         else:
-            held = study.observed.positions[path][study.contexts.first]
-            parts = [np.where(held == index, differences, math.nan) for index in range(len(parameter.values))]
+            parts = _parts(study, parameter, differences)
         effects = [_effect(part) for part in parts]
         if sum(effect is not None for effect in effects) < 2:
             continue
         for value, effect in zip(parameter.values, effects, strict=True):
             if effect and effect.pairs > 1:
                 yield Split(path, value_label(value), effect)
+
+
+def _parts(study: _Study, parameter: Parameter, differences: Floats) -> list[Floats]:
+    """Differences in each context, once a value of ``parameter``: NaN where it had another."""
+    if parameter.path in study.paths or not parameter.values:
+        return []
+    held = study.observed.positions[parameter.path][study.contexts.first]
+    return [np.where(held == index, differences, math.nan) for index in range(len(parameter.values))]
+
+
+def _differ(parts: Iterable[Floats]) -> bool:
+    """Whether groups of at least two differences have different means, by Fisher's one-way analysis of variance."""
+    known = [part[np.isfinite(part)].round(_MEANINGLESS) for part in parts]
+    groups = [part for part in known if len(part) > 1]
+    if len(groups) < 2:
+        return False
+    if not any(np.ptp(group) for group in groups):
+        return len({float(group[0]) for group in groups}) > 1
+    return bool(stats.f_oneway(*groups).pvalue < 1 - CONFIDENCE)
 
 
 def _parts_of_dependent(study: _Study, reference: str, level: str, parameter: Parameter) -> list[Floats]:

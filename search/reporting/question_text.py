@@ -17,7 +17,7 @@ NOTES = (
     "Intervals are Student's t at 95 %, taking pairs as independent, for one comparison at a time: among twenty that "
     "make no difference, one is expected to look like one. No difference shown is not the same as no difference: the "
     "interval says how large it may be. That one interval excludes zero and another does not is no sign that the two "
-    "differ.",
+    "differ; that a difference depends on another setting is said where an analysis of variance shows it at 5 %.",
     "The best configuration was picked by its result, so its mIoU flatters, the more the more configurations there "
     "were to pick from; its mean and spread are over its own runs under several seeds.",
 )
@@ -28,7 +28,16 @@ def contrast(name: str, found: Contrast) -> str:
     versus = f"{name}, {found.level} against {found.reference}"
     if found.effect is None:
         return f"{versus}: no pair."
-    return f"{versus}: {difference(found.effect)}: {verdict(found.effect, found.level)}."
+    said = f"{versus}: {difference(found.effect)}: {verdict(found.effect, found.level)}"
+    if not found.depends_on:
+        return f"{said}."
+    return f"{said} on average, but it depends on {' and on '.join(_within(found, path) for path in found.depends_on)}."
+
+
+def _within(found: Contrast, path: str) -> str:
+    """A parameter that the difference depends on, with the difference at each value."""
+    splits = [f"{points(split.effect)[0]} at {split.value}" for split in found.splits if split.path == path]
+    return f"{path} ({', '.join(splits)})"
 
 
 def clarity(found: Contrast) -> tuple[int, float]:

@@ -136,6 +136,45 @@ def test_effect_is_split_by_dependents_and_by_what_is_held_equal() -> None:
     }
 
 
+def interplay_rows(differences: dict[int, list[float]]) -> list[Row]:
+    """Without and with ASPP at each output stride, under as many seeds as there are differences."""
+    rows: list[Row] = []
+    for stride, values in differences.items():
+        for seed, difference in enumerate(values):
+            place = {"model__output_stride": stride, "seed": seed}
+            rows.append(row(len(rows), 0.5 + 0.01 * seed, model__aspp=False, **place))
+            rows.append(row(len(rows), 0.5 + 0.01 * seed + difference, model__aspp=True, **place))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("differences", "depends"),
+    [
+        ({32: [-0.05, -0.04, -0.06], 8: [0.05, 0.06, 0.04]}, True),
+        ({32: [-0.05, 0.04, 0.01], 8: [0.05, -0.06, 0.02]}, False),
+        ({32: [0.0, 0.0], 8: [0.02, 0.02]}, True),  # no spread at all within either
+        ({32: [0.02, 0.02], 8: [0.02, 0.02]}, False),
+        ({32: [-0.05], 8: [0.05, 0.06]}, False),  # one pair has no spread to compare with
+    ],
+)
+def test_an_effect_that_differs_between_values_depends_on_them(
+    differences: dict[int, list[float]], depends: bool
+) -> None:
+    searched = space(["model.aspp"], model__aspp=ASPP, model__output_stride={"values": [32, 8]})
+    found = contrast(interplay_rows(differences), searched)
+    assert found.depends_on == (("model.output_stride",) if depends else ())
+
+
+def test_interplay_is_seen_no_oftener_by_chance_than_it_should() -> None:
+    searched = space(["model.aspp"], model__aspp=ASPP, model__output_stride={"values": [32, 8]})
+    chance = random.Random(0)
+    seen = 0
+    for _ in range(200):
+        drawn = {stride: [chance.gauss(0.01, 0.02) for _ in range(4)] for stride in (32, 8)}
+        seen += bool(contrast(interplay_rows(drawn), searched).depends_on)
+    assert 0.01 * 200 <= seen <= 0.1 * 200
+
+
 def test_a_dependent_is_compared_where_it_exists() -> None:
     factor = only(aspp_rows(), aspp_space(["model.aspp_rates"]))
     assert [level.label for level in factor.levels] == ["[12, 24]", "[1, 2]"]

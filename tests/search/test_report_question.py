@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -15,7 +16,7 @@ from rich.console import Console
 from run_samples import COMPARED, add_trial, begin_run, compared_run, full_run
 
 from search import columns
-from search.comparisons import Contrast, Effect, mean_effect
+from search.comparisons import Contrast, Effect, Split, mean_effect
 from search.reporting import build_report, question_text
 from search.reporting.question import QuestionView, answer_question
 from search.reporting.record import read_record
@@ -45,7 +46,7 @@ def effect(mean: float, *interval: float, pairs: int = 6) -> Effect:
 
 
 def contrast(found: Effect | None) -> Contrast:
-    return Contrast("true", "false", found, (), {}, None)
+    return Contrast("true", "false", found, (), (), {}, None)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,15 @@ def contrast(found: Effect | None) -> Contrast:
 )
 def test_a_difference_in_one_sentence(found: Effect | None, sentence: str) -> None:
     assert question_text.contrast("model.aspp", contrast(found)) == f"model.aspp, true against false: {sentence}"
+
+
+def test_an_average_over_unlike_effects_is_called_that() -> None:
+    splits = (Split("loss.name", "dice", effect(-0.2, -0.3, -0.1)), Split("loss.name", "hinge", effect(0.1, 0.0, 0.2)))
+    found = dataclasses.replace(contrast(effect(-0.05, -0.1, -0.01)), splits=splits, depends_on=("loss.name",))
+    assert question_text.contrast("model.aspp", found) == (
+        "model.aspp, true against false: -5.0 mIoU points (95 % -10.0 to -1.0) over 6 pairs: worse with true on "
+        "average, but it depends on loss.name (-20.0 at dice, +10.0 at hinge)."
+    )
 
 
 def test_the_clearest_comes_first() -> None:
