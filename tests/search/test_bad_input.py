@@ -144,6 +144,20 @@ def test_a_users_space_is_an_option_like_any_other(place: Path, search: Callable
     assert (told.code, told.err) == (0, "")
     assert "7 trials of up to 50 epochs from 2 configurations" in told.out
     assert "unet (base channels 2, size small)" in told.out
+    assert not list((place / "runs").iterdir())
+
+
+def test_nothing_feasible_names_the_closest(place: Path, search: Callable[..., Told]) -> None:
+    told = search(write_space(place, GOOD), "space=mine", "constraints.params=10", "run=none", *TINY)
+    assert told.code == 2
+    assert "keeps constraints params=10. The closest is unet (base channels 2, size small) with" in told.err
+
+
+def test_existing_name_is_refused(place: Path, search: Callable[..., Told]) -> None:
+    (place / "runs" / "mine").mkdir(parents=True)
+    told = search("run=mine", *TINY)
+    assert told.code == 2
+    assert "There is a run 'mine' already. Continue it with resume=mine" in told.err
 
 
 def test_mistakes_in_the_data(place: Path, search: Callable[..., Told]) -> None:

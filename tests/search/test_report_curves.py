@@ -223,6 +223,15 @@ def test_trials_without_the_factor_are_counted(page: Page, record: Record) -> No
     assert label.startswith("Learning curves: mIoU against epoch, by model.aspp. Shown:")
 
 
+def wait_for_width(page: Page, width: int) -> None:
+    """Until the charts have followed the window; the page's own policy forbids to wait inside it."""
+    for _ in range(100):
+        if page.evaluate("document.documentElement.scrollWidth") == width:
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(page.evaluate("document.documentElement.scrollWidth"))
+
+
 @pytest.mark.browser
 def test_panels_lie_beside_each_other_or_stack(page: Page) -> None:
     def domains(axis: str) -> list[list[float]]:
@@ -232,10 +241,10 @@ def test_panels_lie_beside_each_other_or_stack(page: Page) -> None:
 
     assert domains("xaxis")[0][1] < domains("xaxis")[1][0]
     page.set_viewport_size({"width": 390, "height": 800})
-    page.wait_for_function("document.getElementById('curve-chart').dataset.rows === '2'")
+    expect(page.locator("#curve-chart")).to_have_attribute("data-rows", "2")
     assert domains("xaxis")[0] == domains("xaxis")[1]
     assert domains("yaxis")[0][0] > domains("yaxis")[1][1]
-    page.wait_for_function("document.documentElement.scrollWidth === 390")
+    wait_for_width(page, 390)
     chart = page.locator("#curve-chart .main-svg").first.bounding_box()
     below = page.locator("#curve-shown").bounding_box()
     assert chart

@@ -170,27 +170,14 @@ def inspect_offline(file: Path, tmp_path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-def test_existing_name_is_refused(finished: tuple[RunFolder, str], workplace: Path) -> None:
-    before = finished[0].config.read_text()
-    done = run(workplace, *SETTINGS, "run=whole")
-    assert done.returncode == 2
-    assert "resume=whole" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert finished[0].config.read_text() == before
-
-
-def test_dry_run_writes_nothing(workplace: Path) -> None:
-    done = run(workplace, *SETTINGS, "run=dry", "dry_run=true", "num_trials=7")
-    assert done.returncode == 0, done.stderr
-    assert "7 trials" in done.stdout
-    assert "unet" in done.stdout
-    assert not (workplace / "runs" / "dry").exists()
+START = [*SETTINGS, "run=broken", "num_trials=6", "training.epochs=6", "scheduler.eta=2"]
 
 
 @contextmanager
-def started(workplace: Path, name: str, ready: Callable[[RunFolder], bool]) -> Iterator[subprocess.Popen[str]]:
+def started(
+    workplace: Path, settings: list[str], name: str, ready: Callable[[RunFolder], bool]
+) -> Iterator[subprocess.Popen[str]]:
     """A search under way, as soon as ``ready`` says so of its folder."""
-    settings = [*SETTINGS, f"run={name}", "num_trials=6", "training.epochs=6", "scheduler.eta=2"]
     process = subprocess.Popen(
         command(*settings), cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -211,43 +198,50 @@ def some_trial_ended(run_folder: RunFolder) -> bool:
     return any((run_folder.results / "trials").glob("*.parquet")) and any(run_folder.trials.glob("*/last.pt"))
 
 
-def test_killed_driver_resumes_where_it_was(workplace: Path) -> None:
-    with started(workplace, "killed", some_trial_ended) as process:
+def ended(run_folder: RunFolder) -> dict[str, dict[str, Any]]:
+    return {row[columns.TRIAL_ID]: row for row in rows(run_folder, "trials")}
+
+
+def reported(run_folder: RunFolder) -> dict[tuple[str, int], dict[str, Any]]:
+    return {(row[columns.TRIAL_ID], row[columns.EPOCH]): row for row in rows(run_folder, "epochs")}
+
+
+@pytest.fixture(scope="module")
+def killed(workplace: Path) -> RunFolder:
+    """A search whose driver was killed once a trial had ended and another was under way."""
+    with started(workplace, START, "broken", some_trial_ended) as process:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    run_folder = RunFolder(workplace / "runs" / "killed")
-    before = {row[columns.TRIAL_ID]: row for row in rows(run_folder, "trials")}
-    epochs_before = {(row[columns.TRIAL_ID], row[columns.EPOCH]): row for row in rows(run_folder, "epochs")}
-    assert before
-
-    done = run(workplace, "resume=killed")
-    assert done.returncode == 0, done.stderr
-    assert_sound(run_folder, 6, 6)
-    after = {row[columns.TRIAL_ID]: row for row in rows(run_folder, "trials")}
-    assert {trial_id: after[trial_id] for trial_id in before} == before
-    epochs_after = {(row[columns.TRIAL_ID], row[columns.EPOCH]): row for row in rows(run_folder, "epochs")}
-    assert {key: epochs_after[key] for key in epochs_before} == epochs_before
+    return RunFolder(workplace / "runs" / "broken")
 
 
-def test_ctrl_c_ends_cleanly_and_resumes(workplace: Path) -> None:
-    with started(workplace, "stopped", some_trial_ended) as process:
+def test_a_search_that_is_killed_and_interrupted_goes_on_where_it_was(workplace: Path, killed: RunFolder) -> None:
+    trials, epochs = ended(killed), reported(killed)
+    assert trials
+
+    def more_ended(run_folder: RunFolder) -> bool:
+        return len(ended(run_folder)) > len(trials)
+
+    with started(workplace, ["resume=broken"], "broken", more_ended) as process:
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate(timeout=120)
-    run_folder = RunFolder(workplace / "runs" / "stopped")
     assert process.returncode == 130, printed
     assert "Traceback" not in printed
-    assert "python -m search.run resume=stopped" in printed
-    assert columns.INTERRUPTED in [row[columns.STATE] for row in rows(run_folder, "trials")]
-    assert (run_folder.report / "index.html").exists()
+    assert "python -m search.run resume=broken" in printed
+    assert columns.INTERRUPTED in [row[columns.STATE] for row in rows(killed, "trials")]
+    assert (killed.report / "index.html").exists()
 
-    done = run(workplace, "resume=stopped")
+    done = run(workplace, "resume=broken")
     assert done.returncode == 0, done.stderr
-    assert_sound(run_folder, 6, 6)
+    assert_sound(killed, 6, 6)
+    assert {trial_id: ended(killed)[trial_id] for trial_id in trials} == trials
+    assert {key: reported(killed)[key] for key in epochs} == epochs
 
 
 @pytest.mark.slow
 def test_killed_trial_process_goes_on_from_its_checkpoint(workplace: Path) -> None:
-    with started(workplace, "bereft", lambda run_folder: any(run_folder.trials.glob("*/last.pt"))) as process:
+    settings = [item.replace("broken", "bereft") for item in START]
+    with started(workplace, settings, "bereft", lambda folder: any(folder.trials.glob("*/last.pt"))) as process:
         found = subprocess.run(["pgrep", "-f", "ray::TrialActor"], capture_output=True, text=True, check=True)
         actors = [int(pid) for pid in found.stdout.split() if descends(int(pid), process.pid)]
         os.kill(actors[0], signal.SIGKILL)
@@ -282,13 +276,6 @@ fixed: {model.size: small, training.batch_size: 4, training.precision: fp32}
     drawn = {row["model.base_channels"] for row in trials}
     measured = {json.loads(row[columns.ARCHITECTURE])["base_channels"] for row in rows(run_folder, "architectures")}
     assert measured == drawn
-
-
-def test_nothing_feasible_names_the_closest(workplace: Path) -> None:
-    done = run(workplace, *SETTINGS, "run=none", "constraints.params=10")
-    assert done.returncode == 2
-    assert "The closest is unet" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.fixture(scope="module")
