@@ -8,7 +8,8 @@ class that the labels of the batch show with its weight.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from trainers.config import LossConfig
 from trainers.datasets import IGNORE_INDEX, ClassCounts
 
 
-class SegmentationLoss(nn.Module):
+class SegmentationLoss(nn.Module, ABC):
     """What all losses share: precision, ignored pixels and class weights.
 
     Ignored pixels have no part in value or gradient, whatever their logits. A batch without weight (all pixels
@@ -45,9 +46,9 @@ class SegmentationLoss(nn.Module):
         scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return self._cost(scores.masked_fill((target == IGNORE_INDEX).unsqueeze(1), 0), target)
 
+    @abstractmethod
     def _cost(self, scores: Tensor, target: Tensor) -> Tensor:
         """The loss of :meth:`forward`, of logits in full precision that are constant 0 at ignored pixels."""
-        raise NotImplementedError
 
 
 class PixelLoss(SegmentationLoss):
@@ -64,9 +65,9 @@ class PixelLoss(SegmentationLoss):
     def _cost(self, scores: Tensor, target: Tensor) -> Tensor:
         return weighted_mean(self._pixel_losses(scores, target), self.pixel_weights.to(scores.dtype)[target])
 
+    @abstractmethod
     def _pixel_losses(self, scores: Tensor, target: Tensor) -> Tensor:
         """Loss of each pixel, shape (n, h, w); finite where ignored."""
-        raise NotImplementedError
 
 
 class CrossEntropy(PixelLoss):
@@ -115,6 +116,7 @@ class RegionLoss(SegmentationLoss):
         losses = self._class_losses(scores.softmax(1), truth, (target == IGNORE_INDEX).unsqueeze(1))
         return weighted_mean(losses, self.weights.to(scores.dtype) * present)
 
+    @abstractmethod
     def _class_losses(self, probabilities: Tensor, truth: Tensor, ignored: Tensor) -> Tensor:
         """Loss of each class, shape (classes,); any finite number for a class without a true pixel.
 
@@ -123,7 +125,6 @@ class RegionLoss(SegmentationLoss):
             truth: whether each pixel is of each class, bool, shape (n, classes, h, w); nowhere where ignored.
             ignored: whether each pixel is ignored, bool, shape (n, 1, h, w).
         """
-        raise NotImplementedError
 
 
 class Dice(RegionLoss):
@@ -212,4 +213,10 @@ def build_term(name: str, weights: Tensor, config: LossConfig) -> SegmentationLo
     """Build one loss that is no sum, with class weights of shape (classes,)."""
     if name == "focal":
         return Focal(weights, config.focal_gamma)
-    return {"cross_entropy": CrossEntropy, "dice": Dice, "lovasz": Lovasz, "hinge": Hinge}[name](weights)
+    plain: dict[str, Callable[[Tensor], SegmentationLoss]] = {
+        "cross_entropy": CrossEntropy,
+        "dice": Dice,
+        "lovasz": Lovasz,
+        "hinge": Hinge,
+    }
+    return plain[name](weights)

@@ -177,7 +177,7 @@ def add_trial(
     """One trial with its epochs; ``values`` replace columns. Returns its id."""
     configuration = f"t{index:04d}"
     trial = repeat_id(configuration, repeat)
-    profile, latency_ms, size_mb, params = PROFILES[profile_index]
+    profile = PROFILES[profile_index][0]
     lr = 10 ** sample.random.uniform(-3.5, -2)
     config = config_of(profile, lr)
     curve = add_epochs(sample, trial, epochs, top)
@@ -187,37 +187,41 @@ def add_trial(
         (sample.folder.trials / trial).mkdir(parents=True)
         config.save(sample.folder.trials / trial / "config.yaml")
         return trial
-    sample.trials.append(
-        kept
-        | profile
-        | {
-            columns.TRIAL_ID: trial,
-            columns.CONFIGURATION: configuration,
-            columns.REPEAT: repeat,
-            columns.STATE: state,
-            columns.EPOCH: epochs,
-            columns.EPOCHS: EPOCHS,
-            columns.BEST_EPOCH: best.get(columns.EPOCH),
-            "loss.class_weights": sample.random.choice(["none", "inverse_frequency"]),
-            "optimizer.lr": lr,
-            "training.batch_size": 8,
-            columns.LATENCY_MS: latency_ms,
-            columns.LATENCY_P95_MS: latency_ms * 1.2,
-            columns.LATENCY_CPU_MS: latency_ms,
-            columns.SIZE_MB: size_mb,
-            columns.PARAMS: params,
-            columns.MACS: params * 900,
-            columns.SEED: index,
-            columns.TRAIN_TIME_S: 18.0 * epochs if epochs else None,
-            columns.STARTED_AT: START + timedelta(minutes=index),
-            columns.ENDED_AT: START + timedelta(minutes=index + 3),
-            columns.DEVICE: "cpu",
-            columns.ARCHITECTURE: json.dumps(config.model.identity()),
-            columns.CONFIG: json.dumps(config.to_dict()),
-        }
-        | values
-    )
+    row = kept | profile | _costs(*PROFILES[profile_index][1:]) | _settings(config) | _times(index, epochs)
+    row |= {
+        columns.TRIAL_ID: trial,
+        columns.CONFIGURATION: configuration,
+        columns.REPEAT: repeat,
+        columns.STATE: state,
+        columns.EPOCH: epochs,
+        columns.BEST_EPOCH: best.get(columns.EPOCH),
+        columns.SEED: index,
+        "loss.class_weights": sample.random.choice(["none", "inverse_frequency"]),
+    }
+    sample.trials.append(row | values)
     return trial
+
+
+def _costs(latency_ms: float, size_mb: float, params: int) -> dict[str, Any]:
+    latencies = {columns.LATENCY_MS: latency_ms, columns.LATENCY_P95_MS: 1.2 * latency_ms}
+    sizes = {columns.SIZE_MB: size_mb, columns.PARAMS: params, columns.MACS: params * 900}
+    return latencies | sizes | {columns.LATENCY_CPU_MS: latency_ms, columns.DEVICE: "cpu"}
+
+
+def _settings(config: TrialConfig) -> dict[str, Any]:
+    return {
+        columns.EPOCHS: EPOCHS,
+        "optimizer.lr": config.optimizer.lr,
+        "training.batch_size": 8,
+        columns.ARCHITECTURE: json.dumps(config.model.identity()),
+        columns.CONFIG: json.dumps(config.to_dict()),
+    }
+
+
+def _times(index: int, epochs: int) -> dict[str, Any]:
+    started = START + timedelta(minutes=index)
+    trained = {columns.TRAIN_TIME_S: 18.0 * epochs if epochs else None}
+    return trained | {columns.STARTED_AT: started, columns.ENDED_AT: started + timedelta(minutes=3)}
 
 
 def full_run(path: Path) -> RunFolder:

@@ -18,18 +18,20 @@ from torch import Tensor
 from trainers.choices import SMP_DECODERS, SMP_PREFIX
 from trainers.config import ModelConfig
 from trainers.models import build_model, check_model
-from trainers.models.smp import PaddedModel, pad_side
+from trainers.models.resizing import pad_to_multiple
+from trainers.models.smp import PaddedModel
 from trainers.profiling import count_architecture, fresh_model, profile_architecture
 from trainers.settings import ConfigError
 
 CLASSES = 4
 TINY, TINY_VIT = "tu-test_resnet", "tu-test_vit"
 """Encoders made for tests, of some 0.4 million weights."""
+ABSENT = "the extra smp is not installed"
 
 
 @pytest.fixture
 def smp() -> Any:
-    return pytest.importorskip("segmentation_models_pytorch", reason="the extra smp is not installed")
+    return pytest.importorskip("segmentation_models_pytorch", reason=ABSENT)
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +68,7 @@ class Recorder(torch.nn.Module):
 
 @pytest.mark.parametrize(("side", "wanted"), [(32, 32), (33, 48), (48, 48), (1, 32), (65, 80)])
 def test_a_side_is_padded_to_the_next_that_the_network_takes(side: int, wanted: int) -> None:
-    assert PaddedModel(Recorder(), 16, 32).padded_side(side) == wanted
+    assert pad_to_multiple(torch.zeros(1, 3, 64, side), 16, 32).shape == (1, 3, 64, wanted)
 
 
 def test_images_are_mirrored_at_right_and_bottom_and_logits_cut() -> None:
@@ -81,8 +83,8 @@ def test_images_are_mirrored_at_right_and_bottom_and_logits_cut() -> None:
 
 def test_where_too_little_is_there_to_mirror_the_edge_is_repeated() -> None:
     row = torch.tensor([1.0, 2.0, 3.0]).view(1, 1, 1, 3)
-    assert pad_side(row, -1, 2).flatten().tolist() == [1, 2, 3, 2, 1]
-    assert pad_side(row, -1, 4).flatten().tolist() == [1, 2, 3, 3, 3, 3, 3]
+    assert pad_to_multiple(row, 5)[0, 0, 0].tolist() == [1, 2, 3, 2, 1]
+    assert pad_to_multiple(row, 7)[0, 0, 0].tolist() == [1, 2, 3, 3, 3, 3, 3]
 
 
 # Every decoder
@@ -232,7 +234,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, smp: Any) -> Path:  # n
 
 def put(hub: Path, repository: str, revision: str, state: dict[str, Tensor]) -> None:
     """A weights file in the cache folder, as a download would leave it."""
-    safetensors = pytest.importorskip("safetensors.torch")
+    safetensors = pytest.importorskip("safetensors.torch", reason=ABSENT)
     folder = hub / ("models--" + repository.replace("/", "--"))
     (folder / "snapshots" / revision).mkdir(parents=True)
     (folder / "refs").mkdir()
@@ -288,7 +290,7 @@ def test_imagenet_weights_of_the_library_in_the_cache_are_used(hub: Path, smp: A
 
 
 def test_imagenet_weights_of_timm_in_the_cache_are_used(hub: Path) -> None:
-    timm = pytest.importorskip("timm")
+    timm = pytest.importorskip("timm", reason=ABSENT)
     torch.manual_seed(7)
     trained = timm.create_model("tf_mobilenetv3_small_minimal_100", pretrained=False).state_dict()
     put(hub, "timm/tf_mobilenetv3_small_minimal_100.in1k", "0" * 40, trained)
@@ -312,7 +314,7 @@ def test_imagenet_weights_that_are_not_provided_are_refused(hub: Path) -> None:
 def test_a_file_with_the_encoders_weights_is_used(backbone: str, suffix: str, tmp_path: Path) -> None:
     state = encoder_state(seeded(model_config("FPN", backbone), seed=7))
     path = tmp_path / f"mine.{suffix}"
-    save = torch.save if suffix == "pt" else pytest.importorskip("safetensors.torch").save_file
+    save = torch.save if suffix == "pt" else pytest.importorskip("safetensors.torch", reason=ABSENT).save_file
     save(state, path)
     config = model_config("FPN", backbone, str(path))
     check_model(config)

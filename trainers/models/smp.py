@@ -6,7 +6,6 @@ The library is an optional extra and imported only when such an architecture is 
 from __future__ import annotations
 
 import difflib
-import math
 import pickle
 import textwrap
 import warnings
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.choices import SMP_PREFIX
 from trainers.config import ModelConfig
 from trainers.models.backbones import BATCH_NORM_MOMENTUM, DOWNLOAD_TIMEOUT_S
+from trainers.models.resizing import pad_to_multiple
 from trainers.settings import ConfigError
 
 MIN_SIDE = {"PAN": 128}
@@ -40,8 +39,7 @@ LONGEST_REASON = 400
 class PaddedModel(nn.Module):
     """A network that takes certain image sizes only, for images of any size.
 
-    Images are mirrored at the right and at the bottom up to the next size that the network takes, and the logits
-    there are cut off. Where less than the missing margin is there to mirror, the last row or column is repeated.
+    Images are padded by :func:`pad_to_multiple` up to the next size that the network takes, and the logits cut back.
 
     Args:
         network: images (n, 3, h, w) to logits (n, classes, h, w).
@@ -58,22 +56,8 @@ class PaddedModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, 3, h, w) to logits (n, classes, h, w)."""
         height, width = images.shape[-2:]
-        padded = pad_side(images, -1, self.padded_side(width) - width)
-        padded = pad_side(padded, -2, self.padded_side(height) - height)
-        logits: Tensor = self.network(padded)
+        logits: Tensor = self.network(pad_to_multiple(images, self.multiple, self.min_side))
         return logits[..., :height, :width]
-
-    def padded_side(self, side: int) -> int:
-        """The smallest side that the network takes and ``side`` fits into, in pixels."""
-        return math.ceil(max(side, self.min_side) / self.multiple) * self.multiple
-
-
-def pad_side(images: Tensor, dim: int, margin: int) -> Tensor:
-    """Add ``margin`` rows (``dim`` -2) or columns (-1) behind the last."""
-    if margin == 0:
-        return images
-    mode = "reflect" if margin < images.shape[dim] else "replicate"
-    return F.pad(images, (0, margin, 0, 0) if dim == -1 else (0, 0, 0, margin), mode)
 
 
 def build_smp(config: ModelConfig, num_classes: int) -> nn.Module:
