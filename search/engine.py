@@ -60,7 +60,6 @@ class Search:
         self.architectures, self.ledger, self._trials = architectures, ledger, trials
         self._reasons: dict[str, str] = {}
         self._failures: dict[str, str] = {}
-        self._draws: dict[str, Draw] = {}
         self._ended: defaultdict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
         """Rows of the runs that ended, by configuration and repeat."""
         self._nothing_left = False
@@ -165,7 +164,6 @@ class Search:
         settings: dict[str, Any] = {"training.seed": config.training.seed + job.repeat}
         if config.training.precision == "auto":
             settings["training.precision"] = row[columns.TRAIN_PRECISION]
-        self._draws[job.draw.trial_id] = job.draw
         return TrialRecord(
             trial_id=job.trial_id,
             configuration=job.draw.trial_id,
@@ -188,7 +186,7 @@ class Search:
         ended = self._ended[trial.configuration]
         ended[trial.repeat] = self.ledger.end(trial, state, reason)
         if trial.repeat == 0:
-            draw = self._draws[trial.configuration]
+            draw = Draw(trial.configuration, trial.assignment)
             self._due += [_Job(draw, repeat) for repeat in missing_repeats(ended, self._repeats)]
         self._tell_if_whole(trial.configuration)
 
