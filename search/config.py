@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,10 +136,13 @@ class TrackingConfig:
     """W&B project."""
     entity: str | None = None
     """W&B user or team; none is the account's default."""
+    drain_s: float = 60.0
+    """Longest wait for W&B at the end of a search."""
 
     def __post_init__(self) -> None:
         choose("tracking.mode", self.mode, TRACKING_MODES)
         require(bool(self.project), "tracking.project", "a name", self.project)
+        require(0 <= self.drain_s < math.inf, "tracking.drain_s", "at least 0", self.drain_s)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -123,3 +124,8 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def sayer(console: Console) -> Callable[[str], None]:
+    """Prints lines as they are: not wrapped where output is piped, and brackets in names are no markup."""
+    return functools.partial(console.print, soft_wrap=True, highlight=False, markup=False)

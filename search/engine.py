@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,11 +104,14 @@ class Search:
             self.ledger.report(trial_id, result)
 
     def stop_reason(self, trial_id: str, result: Mapping[str, Any]) -> str | None:
-        """Why the trial must stop after this result; none to let it go on, as repeats always do."""
-        if self.ledger.trials[trial_id].repeat > 0:
-            return None
-        objectives = self.ledger.trials[trial_id].costs | {columns.MIOU: result[columns.MIOU]}
-        reason = self._stopping.report(trial_id, result[columns.EPOCH], objectives)
+        """Why the trial must stop after this result; none to let it go on, as the rule always lets repeats."""
+        trial, reason = self.ledger.trials[trial_id], None
+        if trial.repeat == 0:
+            objectives = trial.costs | {columns.MIOU: result[columns.MIOU]}
+            reason = self._stopping.report(trial_id, result[columns.EPOCH], objectives)
+        request = self._run.stop_request(trial_id)
+        if reason is None and request.exists():
+            reason = request.read_text().strip() or "stopped by hand"
         if reason is not None:
             self._reasons[trial_id] = reason
         return reason
@@ -177,7 +181,8 @@ class Search:
     def _start(self, trial: TrialRecord) -> TrialRecord:
         self._taken += trial.repeat == 0
         self._folder(trial.trial_id).mkdir(parents=True, exist_ok=True)
-        trial.config.save(self._folder(trial.trial_id) / "config.yaml")
+        self._run.profile(trial.trial_id).write_text(json.dumps(trial.profile))
+        trial.config.save(self._folder(trial.trial_id) / "config.yaml")  # Last: it tells who follows that it starts.
         self.ledger.start(trial)
         return trial
 

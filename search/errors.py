@@ -12,10 +12,11 @@ from pathlib import Path
 from cluster.nodes import ClusterError
 from search.results import ResultsError
 from search.run_folder import RunError
+from search.tracking.place import TrackingError
 from spaces import SpaceError
 from trainers.settings import TrialError
 
-USER_ERRORS = (TrialError, SpaceError, RunError, ResultsError, ClusterError)
+USER_ERRORS = (TrialError, SpaceError, RunError, ResultsError, ClusterError, TrackingError)
 """Whose message is complete for the user."""
 LIBRARIES = ("ray", "optuna", "wandb", "search", "albumentations")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)

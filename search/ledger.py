@@ -59,6 +59,11 @@ class TrialRecord:
         return {name: float(self.architecture[name]) for name in columns.OBJECTIVES if name != columns.MIOU}
 
     @property
+    def profile(self) -> dict[str, float]:
+        """All that was measured of its architecture, and counts in the results."""
+        return {name: self.architecture[name] for name in _COSTS}
+
+    @property
     def objectives(self) -> dict[str, float]:
         """All objectives, with the mIoU of the best epoch; NaN before the first."""
         best = self.best_epoch
@@ -72,7 +77,7 @@ class TrialRecord:
             row.pop(name, None)
         if self.epochs:
             row[columns.TRAIN_TIME_S] = self.epochs[self.epoch][columns.TRAIN_TIME_S]
-        row |= {name: self.architecture[name] for name in _COSTS}
+        row |= self.profile
         row[_DEVICE_LATENCY[self.architecture[columns.DEVICE]]] = self.architecture[columns.LATENCY_MS]
         row |= {path: columns.cell(value) for path, value in self.assignment.items()}
         return row | {

@@ -21,6 +21,11 @@ from search.results import read_table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
+RUNNING, FINISHED, INTERRUPTED = "running", "finished", "interrupted"
+"""What a search can be."""
+_LOOK_S = 0.5
+"""A process that only looks whether the run is held holds it for a moment itself."""
+
 
 class RunError(ValueError):
     """A run that cannot be used; the message says which, why and what to do."""
@@ -80,9 +85,27 @@ class RunFolder:
         return self.path / "report"
 
     @property
+    def gallery(self) -> Path:
+        """What the models of the front see on a few validation images."""
+        return self.path / "gallery"
+
+    @property
     def wandb(self) -> Path:
-        """What W&B keeps on disk."""
+        """What W&B's client keeps on disk, which sweep the run has there, and what was sent."""
         return self.path / "wandb"
+
+    @property
+    def status(self) -> Path:
+        """Whether the search runs, finished or was interrupted (see :meth:`read_status`)."""
+        return self.path / "status"
+
+    def profile(self, trial_id: str) -> Path:
+        """What the trial's architecture costs, as JSON: known before it trains."""
+        return self.trials / trial_id / "profile.json"
+
+    def stop_request(self, trial_id: str) -> Path:
+        """Once this file is there, the trial is stopped after its next epoch; its text is the reason."""
+        return self.trials / trial_id / "stop"
 
     @property
     def ray(self) -> Path:
@@ -117,7 +140,7 @@ class RunFolder:
         Raises:
             RunError: another process holds it, or the folder cannot be written.
         """
-        lock = FileLock(self.path / ".lock", timeout=0)
+        lock = FileLock(self.path / ".lock", timeout=_LOOK_S)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -131,6 +154,22 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    def read_status(self) -> str:
+        """:data:`RUNNING`, :data:`FINISHED`, or :data:`INTERRUPTED`, as also after a kill."""
+        status = self.status.read_text() if self.status.exists() else INTERRUPTED
+        return INTERRUPTED if status == RUNNING and not self._is_held() else status
+
+    def write_status(self, status: str) -> None:
+        """Record how the search is; it is running only as long as the writer holds the run."""
+        write_text_atomically(self.status, status)
+
+    def _is_held(self) -> bool:
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                return False
+        except Timeout:
+            return True
 
     def read_data(self) -> dict[str, Any]:
         """What :meth:`write_data` wrote.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -13,21 +11,22 @@ from rich.console import Console
 from cluster.connect import connect
 from search import columns
 from search.config import SearchConfig, save_config, space_of
-from search.console import ProgressView
+from search.console import ProgressView, sayer
 from search.errors import log_to
-from search.ledger import Observer
+from search.gallery_writer import write_gallery
 from search.prepare import Plan, build_search, describe, plan_search, start_run
 from search.reporting import build_report
 from search.reporting.record import read_record
 from search.reporting.terminal import print_front
-from search.run_folder import RunError, RunFolder, find_run
-from search.tracking import Tracker, resolve_mode
+from search.run_folder import FINISHED, INTERRUPTED, RUNNING, RunError, RunFolder, find_run
+from search.tracking.beside import Tracking
+from search.tracking.login import Login
 from search.tune_bridge import run_trials
 from spaces import Space
 from trainers.config import TrialConfig
 from trainers.datasets import SegmentationData, open_dataset
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 
@@ -40,7 +39,7 @@ def start(config: SearchConfig) -> int:
             f"There is a run {name!r} already. Continue it with resume={name}, or choose another run=<name>."
         )
     run.require_writable_parent()
-    mode = resolve_mode(config.tracking.mode)
+    login = Login(config.tracking.mode)
     space, base, data = open_data(config)
     with connect(config.cluster.address) as nodes:
         plan = plan_search(config, space, base, data, nodes)
@@ -49,7 +48,7 @@ def start(config: SearchConfig) -> int:
         with run.held():
             try:
                 start_run(plan, run)
-                return search(plan, run, mode)
+                return search(plan, run, login)
             except BaseException:
                 if not any(run.trials.glob("*")):
                     shutil.rmtree(run.path)  # No trial began: the name is free again.
@@ -78,15 +77,15 @@ def say_plan(plan: Plan) -> int:
 def resume(config: SearchConfig, name: str) -> int:
     """Continue the interrupted search ``name``; returns the exit code."""
     run = find_run(Path(config.runs), name)
-    mode = resolve_mode(config.tracking.mode)
+    login = Login(config.tracking.mode)
     space, base, data = open_data(config)
     with run.held(), connect(config.cluster.address) as nodes:
         plan = plan_search(config, space, base, data, nodes)
         save_config(config, run.config)
-        return search(plan, run, mode)
+        return search(plan, run, login)
 
 
-def search(plan: Plan, run: RunFolder, mode: str) -> int:
+def search(plan: Plan, run: RunFolder, login: Login) -> int:
     """Run the trials that are missing, then report; returns the exit code."""
     log_to(run.log)
     console, config, data = Console(), plan.config, plan.data
@@ -98,37 +97,37 @@ def search(plan: Plan, run: RunFolder, mode: str) -> int:
         say(f"  {note}")
     before = [row for row in run.read_trials().to_pylist() if row[columns.STATE] != columns.INTERRUPTED]
     view = ProgressView(console, run.name, config.num_trials, config.repeats, before)
-    tracker = None if mode == "off" else Tracker(config.tracking, mode, run.path, run.name)
-    observers: list[Observer] = [view] if tracker is None else [view, tracker]
-    try:
-        with console.status("Measuring the architectures") as status:
-            running = build_search(plan, run, observers, status.update)
-        say(running.architectures.summary())
-        with view:
-            run_trials(running, plan.share, run.ray)
-        interrupted = running.close()
-    finally:
-        if tracker is not None:
-            tracker.close()
-    return finish(run, console, tracker, interrupted)
-
-
-def finish(run: RunFolder, console: Console, tracker: Tracker | None, interrupted: bool) -> int:
-    """Write the report and say what there is; returns the exit code."""
-    record = read_record(run)
-    files = build_report(run, record)
-    print_front(record, console)
-    say = sayer(console)
-    say(f"\nReport:  {files.page}\nResults: {run.results} (Parquet)")
-    if tracker is not None:
-        say(f"W&B:     {tracker.trouble or run.wandb}")
+    run.write_status(RUNNING)
+    with console.status("Measuring the architectures") as status:
+        running = build_search(plan, run, [view], status.update)
+    say(running.architectures.summary())
+    mode = login.settle(run.name, say)
+    # Begun only now: while architectures are measured nothing else may run.
+    tracking = None if mode == "off" else Tracking(run, config.tracking, mode, say)
+    with view:
+        run_trials(running, plan.share, run.ray)
+    interrupted = running.close()
+    report(plan, run, console, interrupted)
+    if tracking is not None:
+        with console.status("Waiting for W&B"):
+            say(f"W&B:     {tracking.close()}")
     if interrupted:
         say(f"\nInterrupted. Continue with: python -m search.run resume={run.name}")
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
     say(f"\nReport again: python -m search.report run={run.name}")
     return 0
 
 
-def sayer(console: Console) -> Callable[[str], None]:
-    """Prints lines as they are: not wrapped where output is piped, and brackets in names are no markup."""
-    return functools.partial(console.print, soft_wrap=True, highlight=False, markup=False)
+def report(plan: Plan, run: RunFolder, console: Console, interrupted: bool) -> None:
+    """Write the report and what goes with it, and say what there is."""
+    say = sayer(console)
+    record = read_record(run)
+    if not interrupted:
+        with console.status("Predicting with the models of the front"):
+            gallery = write_gallery(run, record.front_rows, plan.data, plan.share)
+        for trial_id, reason in gallery.missing.items():
+            say(f"{trial_id} predicts nothing for the gallery: {reason}")
+    files = build_report(run, record)
+    run.write_status(INTERRUPTED if interrupted else FINISHED)
+    print_front(record, console)
+    say(f"\nReport:  {files.page}\nResults: {run.results} (Parquet)")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,11 @@ TRIAL_ID, CONFIG, FOLDER, THREADS = "id", "trial", "folder", "threads"
 """Keys of the Tune configuration of a trial."""
 FAILURE, TRACEBACK = "failure", "traceback"
 """Keys of the result of a trial that failed."""
+
+
+def trial_name(config: Mapping[str, Any]) -> str:
+    """What the trial of a Tune configuration is called beyond its run: ``<run>/<trial>``."""
+    return f"{Path(config[FOLDER]).parents[1].name}/{config[TRIAL_ID]}"
 
 
 class TrialActor(tune.Trainable):

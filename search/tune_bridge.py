@@ -7,10 +7,12 @@ folders say everything (Ray's snapshot can be seconds old and lacks the schedule
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.actor import ActorHandle
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -67,6 +69,12 @@ class _Events(tune.Callback):
     def __init__(self, search: Search) -> None:
         self._search = search
 
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """See Callback; Tune looks ``train`` up on the actor's handle before every epoch."""
+        actor = trial.temporary_state.ray_actor
+        assert actor is not None, "Tune calls this when the actor is ready."
+        vars(actor)["train"] = _NamedTraining(actor, trainable.trial_name(trial.config))
+
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: Any, **info: Any) -> None:  # noqa: ARG002
         """See Callback."""
         self._search.report(_id(trial), result)
@@ -82,6 +90,23 @@ class _Events(tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
         """See Callback."""
         self._search.ledger.flush_if_due()
+
+
+class _NamedTraining:
+    """In place of a handle's ``train``: the same call, as a task named after the trial.
+
+    An actor's own name is that of its first trial for ever, as actors are reused; the name of a task is what Ray's
+    dashboard lists and groups by, and what the process is called (``ps``, ``nvidia-smi``) while the task runs.
+    """
+
+    def __init__(self, actor: ActorHandle[Any], name: str) -> None:
+        self._actor = weakref.proxy(actor)  # The handle holds this; a cycle would outlive the last use of the actor.
+        self._name = name
+
+    def remote(self) -> Any:
+        """Train one epoch; returns the reference to its result."""
+        train: Any = self._actor.__getattr__("train")  # The actor's own, which this hides.
+        return train.options(name=self._name).remote()
 
 
 def _id(trial: Trial) -> str:

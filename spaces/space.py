@@ -227,9 +227,31 @@ class Space:
             return None
         return sum(1 for _ in _expand(self.parameters))
 
-    def sweep_config(self) -> dict[str, Any]:
-        """The parameters as a W&B sweep has them (conditions have no counterpart there)."""
-        return {parameter.path: parameter.sweep_entry() for parameter in self.parameters}
+    def sweep_parameters(self) -> dict[str, Any]:
+        """The parameters as a W&B sweep has them, nested as a trial's settings are; conditions have no counterpart."""
+        root: dict[str, Any] = {}
+        for parameter in self.parameters:
+            *groups, leaf = parameter.path.split(".")
+            level = root
+            for group in groups:
+                level = level.setdefault(group, {"parameters": {}})["parameters"]
+            level[leaf] = parameter.sweep_entry()
+        return root
+
+    def drawn_in(self, settings: Mapping[str, Any]) -> Assignment:
+        """The assignment that the nested ``settings`` of a trial came from.
+
+        Raises:
+            KeyError: settings without one of the parameters.
+        """
+        assignment: Assignment = {}
+        for parameter in self.parameters:
+            if parameter.applies(assignment):
+                value: Any = settings
+                for key in parameter.path.split("."):
+                    value = value[key]
+                assignment[parameter.path] = value
+        return assignment
 
 
 def _suggest(trial: optuna.trial.BaseTrial, parameter: Parameter) -> Any:

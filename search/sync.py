@@ -1,0 +1,109 @@
+"""``python -m search.sync run=<name>``: bring W&B to what a run's folder holds, now or while the search goes on."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from search.command_line import QUIET_LOGGING, check_overrides, quiet_hydra
+from search.config import TrackingConfig, load_config
+from search.console import sayer
+from search.errors import errors_in_one_line
+from search.run_folder import RunFolder, find_run, latest_run
+from trainers.settings import schema
+
+HELP = """\
+Bring W&B to what a run's folder holds: its sweep, a run a trial, and the search with its front and report.
+What is there already is not sent again, so it can be run at any time and as often as one likes: for a search that was
+offline, one that W&B failed, or one whose nodes have no network (with follow=true beside it, where there is one).
+
+  python -m search.sync [run=NAME] [runs=DIR] [follow=true] [project=NAME] [entity=NAME]
+
+  run=NAME       name of the run; default: the latest
+  runs=DIR       folder of all runs; default: runs
+  follow=true    go on until the search ends
+  project=NAME   W&B project; default: tracking.project of the run
+  entity=NAME    W&B user or team; default: tracking.entity of the run, else the account's
+
+Example
+  python -m search.sync run=quickstart-20260101-120000
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncConfig:
+    """The settings of the command."""
+
+    run: str | None = None
+    """Name of the run, by default the latest."""
+    runs: str = "runs"
+    """Folder of all runs."""
+    follow: bool = False
+    """Go on until the search ends."""
+    project: str | None = None
+    """W&B project, by default that of the run's settings."""
+    entity: str | None = None
+    """W&B user or team, by default that of the run's settings."""
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="sync")
+def _run(node: DictConfig) -> None:
+    with errors_in_one_line():
+        config = OmegaConf.to_object(node)
+        assert isinstance(config, SyncConfig)
+        runs = Path(config.runs)
+        run = latest_run(runs) if config.run is None else find_run(runs, config.run)
+        _sync(run, config)
+
+
+def _sync(run: RunFolder, config: SyncConfig) -> None:
+    # W&B's client takes a second to import: a misspelt setting should not wait for it.
+    from search.tracking.login import require_login  # noqa: PLC0415
+    from search.tracking.sitting import Sitting  # noqa: PLC0415
+
+    own = load_config(run.config).tracking
+    require_login()
+    tracking = TrackingConfig(project=config.project or own.project, entity=config.entity or own.entity)
+    console = Console()
+    say = sayer(console)
+    with console.status(f"Sending run {run.name} to W&B") as status:
+        there = Sitting(
+            run,
+            tracking,
+            online=True,
+            follow=config.follow,
+            say_address=lambda url: say(f"W&B sweep: {url}"),
+            say_sent=lambda count: status.update(f"{count} trials sent"),
+        ).mirror()
+    say(f"{there} trials of run {run.name} are on W&B, with the front and the report.")
+
+
+def register() -> DictConfig:
+    """Make the settings known to Hydra; returns them."""
+    settings = schema(SyncConfig)
+    store = ConfigStore.instance()
+    store.store(name="sync_schema", node=settings)
+    defaults = ["sync_schema", "_self_", *QUIET_LOGGING]
+    store.store(name="sync", node={"defaults": defaults, "hydra": quiet_hydra("sync", HELP)})
+    return settings
+
+
+def main() -> None:
+    """Entry point."""
+    with errors_in_one_line():
+        check_overrides(sys.argv[1:], register())
+    try:
+        _run()
+    except KeyboardInterrupt:
+        print("Interrupted: what was sent stays, and the same command sends the rest.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""How W&B's client is used here: lean, bounded in time, and never asking anything of the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import wandb
+
+from search.run_folder import RunFolder
+from search.tracking.place import Place
+
+INIT_TIMEOUT_S, FINISH_TIMEOUT_S = 30.0, 60.0
+"""Longest waits for W&B at the begin and the end of one run; its client's own are minutes, or endless."""
+
+
+def init_run(
+    run: RunFolder,
+    place: Place,
+    name: str,
+    *,
+    online: bool,
+    job_type: str,
+    config: Mapping[str, Any],
+    title: str | None = None,
+    sweep_id: str | None = None,
+    stop_fn: Callable[[], None] | None = None,
+) -> wandb.Run:
+    """Begin the run ``name`` on W&B, or go on with it where W&B has it; ``stop_fn`` is called when it is told to stop.
+
+    Raises:
+        wandb.errors.Error: W&B refuses, or does not answer in time.
+    """
+    # What the client would tell of this process, its machine and its code is nothing about the trial.
+    settings = wandb.Settings(
+        silent=True,
+        console="off",
+        disable_code=True,
+        disable_git=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+        init_timeout=INIT_TIMEOUT_S,
+        finish_timeout=FINISH_TIMEOUT_S,
+        finish_timeout_raises=True,
+        sweep_id=sweep_id,
+        stop_fn=stop_fn,
+    )
+    return wandb.init(
+        entity=place.entity,
+        project=place.project,
+        group=run.name,
+        job_type=job_type,
+        id=place.run_id(name),
+        name=title or name,
+        config=dict(config),
+        dir=str(run.path),
+        mode="online" if online else "offline",
+        resume="allow" if online else None,
+        reinit="create_new",
+        settings=settings,
+    )

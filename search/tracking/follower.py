@@ -1,0 +1,82 @@
+"""What is new in a run's record since it was last looked at, read from its files while the search writes them."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from search import columns
+from search.run_folder import RunFolder
+
+
+@dataclass
+class TrialNews:
+    """What was not known of one trial."""
+
+    trial_id: str
+    epochs: list[Mapping[str, Any]] = field(default_factory=list)
+    """Rows of ``epochs``, in order."""
+    end: Mapping[str, Any] | None = None
+    """The row of ``trials``."""
+
+    def extend(self, later: TrialNews) -> None:
+        """Add what became known later."""
+        self.epochs += later.epochs
+        self.end = later.end or self.end
+
+
+class Follower:
+    """Tells each row once, and each trial as soon as it has started, however the search merges its files."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._read: set[Path] = set()
+        self._started: set[str] = set()
+        self._last_epoch: dict[str, int] = {}
+        self._ended_at: dict[str, datetime.datetime] = {}
+
+    def poll(self) -> list[TrialNews]:
+        """The news of each trial that has some, in the order they started."""
+        try:
+            # Ends are read first: whatever a trial reported before its end is among the epochs by then.
+            ends, epochs = self._unread("trials"), self._unread("epochs")
+        except FileNotFoundError:
+            return []  # Merged meanwhile into a file that the next look will find.
+        news = {trial_id: TrialNews(trial_id) for trial_id in self._new_trials()}
+        for row in self._rows(epochs):
+            trial_id, epoch = row[columns.TRIAL_ID], row[columns.EPOCH]
+            if epoch > self._last_epoch.get(trial_id, 0):
+                self._last_epoch[trial_id] = epoch
+                news.setdefault(trial_id, TrialNews(trial_id)).epochs.append(row)
+        for row in self._rows(ends):
+            if self._is_new_end(row):
+                news.setdefault(row[columns.TRIAL_ID], TrialNews(row[columns.TRIAL_ID])).end = row
+        return list(news.values())
+
+    def _new_trials(self) -> list[str]:
+        """Trials whose settings are written: the search does that just before it starts them."""
+        found = {path.parent.name for path in self._run.trials.glob("*/config.yaml")} - self._started
+        self._started |= found
+        return sorted(found, key=lambda trial_id: (len(trial_id), trial_id))
+
+    def _is_new_end(self, row: Mapping[str, Any]) -> bool:
+        """Merging shows a row again; a trial that was interrupted and resumed ends once more."""
+        trial_id, ended_at = row[columns.TRIAL_ID], row[columns.ENDED_AT]
+        known = self._ended_at.get(trial_id) == ended_at
+        self._ended_at[trial_id] = ended_at
+        return not known
+
+    def _unread(self, table: str) -> dict[Path, pa.Table]:
+        found = sorted((self._run.results / table).glob("*.parquet"))
+        return {path: pq.read_table(path, partitioning=None) for path in found if path not in self._read}
+
+    def _rows(self, tables: Mapping[Path, pa.Table]) -> Iterator[dict[str, Any]]:
+        self._read |= tables.keys()
+        return itertools.chain.from_iterable(table.to_pylist() for table in tables.values())
