@@ -235,15 +235,16 @@ class Search:
 
     def _tell(self, row: Mapping[str, Any]) -> None:
         """Tell the sampler how a configuration ended, now or (after a kill between record and this) on resume."""
-        trial_id, state = row[columns.TRIAL_ID], row[columns.STATE]
+        trial_id, state, reason = row[columns.TRIAL_ID], row[columns.STATE], row[columns.REASON]
         if state == columns.COMPLETED:
-            self._sampler.tell_completed(trial_id, _objectives(row))
+            self._sampler.tell_completed(trial_id, _objectives(row), reason)
         elif state == columns.STOPPED:
-            self._sampler.tell_stopped(trial_id, _objectives(row), 1 - row[columns.EPOCH] / row[columns.EPOCHS])
+            unused = 1 - row[columns.EPOCH] / row[columns.EPOCHS]
+            self._sampler.tell_stopped(trial_id, _objectives(row), unused, reason)
         elif state == columns.INFEASIBLE:
-            self._sampler.tell_infeasible(trial_id, self.architectures.excess(row))
+            self._sampler.tell_infeasible(trial_id, self.architectures.excess(row), reason)
         else:
-            self._sampler.tell_failed(trial_id)
+            self._sampler.tell_failed(trial_id, reason)
 
     def _replay_stopping(self, ended: list[Mapping[str, Any]], pending: list[Draw]) -> None:
         """Show the stopping rule the recorded epochs in the order they came: its state is nothing else."""

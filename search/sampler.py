@@ -20,6 +20,13 @@ from search.config import SamplerConfig
 from search.space_checks import list_grid
 from spaces import Assignment, Space
 
+_TOLD_AS = {
+    columns.COMPLETED: TrialState.COMPLETE,
+    columns.STOPPED: TrialState.COMPLETE,
+    columns.INFEASIBLE: TrialState.PRUNED,
+    columns.FAILED: TrialState.FAIL,
+}
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -32,10 +39,12 @@ class Draw:
 class Sampler:
     """Asks and tells one Optuna study, whose storage is the durable record of what was drawn.
 
-    A trial stopped early is told as complete, with the values it had, and as breaking the constraint ``stopped`` by
-    the share of its budget it did not use: the model learns that it was worse than its peers, the earlier it was
+    A trial stopped early is told as complete, with the values it had, and as breaking a constraint by the share of
+    its budget it did not use: the model learns that it was worse than its peers, the earlier it was
     stopped the more, and it is no member of the study's front. An infeasible one is told as pruned with its
     constraints broken by their relative excess; a failed one as failed, which samplers leave out.
+
+    For people who look at the study, the user attributes ``state`` and ``reason`` of a trial are those of its row.
     """
 
     def __init__(self, storage: Path, space: Space, config: SamplerConfig, seed: int) -> None:
@@ -51,6 +60,8 @@ class Sampler:
         if past == 0:
             with _experimental_allowed():
                 self._study.set_metric_names(list(columns.OBJECTIVES))
+            self._study.set_user_attr("space", space.name)
+            self._study.set_user_attr("question", space.question)
         for point in self._first_points(seed)[past:]:  # All of them, unless an earlier process came to enqueue some.
             self._study.enqueue_trial(space.enqueued(point))
         self._live: dict[str, Trial] = {}
@@ -66,27 +77,28 @@ class Sampler:
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [self._take(Trial(self._study, trial._trial_id)) for trial in running]
 
-    def tell_completed(self, trial_id: str, objectives: Mapping[str, float]) -> None:
+    def tell_completed(self, trial_id: str, objectives: Mapping[str, float], reason: str | None = None) -> None:
         """The trial reached its full budget; ``objectives`` as in :data:`columns.OBJECTIVES`."""
-        # Said of every trial with values: GP wants the same constraints on all of them.
-        self._live[trial_id].set_constraint("stopped", 0.0)
-        self._tell(trial_id, objectives)
+        self._constrain(trial_id, 0.0)
+        self._tell(trial_id, columns.COMPLETED, reason, objectives)
 
-    def tell_stopped(self, trial_id: str, objectives: Mapping[str, float], unused_share: float) -> None:
+    def tell_stopped(
+        self, trial_id: str, objectives: Mapping[str, float], unused_share: float, reason: str | None = None
+    ) -> None:
         """The scheduler stopped the trial with ``unused_share`` of its budget left."""
-        self._live[trial_id].set_constraint("stopped", unused_share)
-        self._tell(trial_id, objectives)
+        self._constrain(trial_id, unused_share)
+        self._tell(trial_id, columns.STOPPED, reason, objectives)
 
-    def tell_infeasible(self, trial_id: str, excess: Mapping[str, float]) -> None:
+    def tell_infeasible(self, trial_id: str, excess: Mapping[str, float], reason: str | None = None) -> None:
         """The architecture breaks constraints; ``excess`` is how far, relative to each limit."""
         trial = self._live[trial_id]
         for name, value in excess.items():
             trial.set_constraint(name, value)
-        self._tell(trial_id, None, TrialState.PRUNED)
+        self._tell(trial_id, columns.INFEASIBLE, reason)
 
-    def tell_failed(self, trial_id: str) -> None:
+    def tell_failed(self, trial_id: str, reason: str | None = None) -> None:
         """The trial ended without a result."""
-        self._tell(trial_id, None, TrialState.FAIL)
+        self._tell(trial_id, columns.FAILED, reason)
 
     def _take(self, trial: Trial) -> Draw:
         trial_id = f"t{trial.number:04d}"
@@ -94,11 +106,24 @@ class Sampler:
         # A value already drawn is returned again, so a draw of an earlier process comes back unchanged.
         return Draw(trial_id, self._space.suggest(trial))
 
+    def _constrain(self, trial_id: str, unused_share: float) -> None:
+        """Set the constraint of every trial with values (GP wants the same ones on all): the unused share, or 0.
+
+        In the form of Optuna before 5, a list without names: optuna-dashboard 0.21 knows no other, and shows a trial
+        with :meth:`optuna.trial.Trial.set_constraint` as feasible and on the front.
+        """
+        trial = self._live[trial_id]
+        trial.storage.set_trial_system_attr(trial._trial_id, "constraints", [unused_share])
+
     def _tell(
-        self, trial_id: str, objectives: Mapping[str, float] | None, state: TrialState = TrialState.COMPLETE
+        self, trial_id: str, state: str, reason: str | None, objectives: Mapping[str, float] | None = None
     ) -> None:
+        trial = self._live[trial_id]
+        trial.set_user_attr(columns.STATE, state)
+        if reason is not None:
+            trial.set_user_attr(columns.REASON, reason)
         values = None if objectives is None else [objectives[name] for name in columns.OBJECTIVES]
-        self._study.tell(self._live.pop(trial_id), values, state=state)
+        self._study.tell(self._live.pop(trial_id), values, state=_TOLD_AS[state])  # Last: nothing is set after it.
 
     def _first_points(self, seed: int) -> list[Assignment]:
         """The baselines, and a grid's other points in random order: a grid that ends early has a bit of everything."""

@@ -96,7 +96,7 @@ class _NamedTraining:
     """In place of a handle's ``train``: the same call, as a task named after the trial.
 
     An actor's own name is that of its first trial for ever, as actors are reused; the name of a task is what Ray's
-    dashboard lists and groups by, and what the process is called (``ps``, ``nvidia-smi``) while the task runs.
+    dashboard lists and groups by, and what the process is called (``ps``, ``top``) while the task runs.
     """
 
     def __init__(self, actor: ActorHandle[Any], name: str) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import wandb
 
 from search.run_folder import RunFolder
-from search.tracking.place import Place
+from search.tracking.place import Place, TrackingError
 
 INIT_TIMEOUT_S, FINISH_TIMEOUT_S = 30.0, 60.0
 """Longest waits for W&B at the begin and the end of one run; its client's own are minutes, or endless."""
+API_TIMEOUT_S = 20
+"""Longest wait for the answer to one question."""
+SEEN_AFTER_S = (0.0, 1.0, 2.0, 4.0)
+"""Pauses between looks whether W&B has what it accepted."""
 
 
 def init_run(
@@ -59,4 +64,26 @@ def init_run(
         resume="allow" if online else None,
         reinit="create_new",
         settings=settings,
+    )
+
+
+def finish_run(run: wandb.Run, rows: int, exit_code: int = 0) -> None:
+    """End the run and see that W&B has its ``rows`` of history: when a server refuses rows its client says nothing.
+
+    Raises:
+        TrackingError: W&B has fewer rows, or does not know that the run ended.
+        TimeoutError: W&B did not take the rest in time.
+    """
+    path, offline = f"{run.entity}/{run.project}/{run.id}", run.offline
+    run.finish(exit_code=exit_code)
+    if offline:
+        return
+    api = wandb.Api(timeout=API_TIMEOUT_S)
+    for pause_s in SEEN_AFTER_S:
+        time.sleep(pause_s)
+        there = api.run(path)
+        if there.history_line_count >= rows and there.state != "running":
+            return
+    raise TrackingError(
+        f"W&B has {there.history_line_count} of {rows} rows of {run.name}, and says it is {there.state}"
     )

@@ -16,7 +16,7 @@ import wandb
 
 from search import columns
 from search.run_folder import RUNNING, RunFolder
-from search.tracking.client import init_run
+from search.tracking.client import finish_run, init_run
 from search.tracking.follower import TrialNews
 from search.tracking.login import probe
 from search.tracking.place import Place, TrackingError
@@ -97,7 +97,8 @@ class Mirror:
             list(pool.map(self._interrupt, list(self._open)))
         if self._failed:
             trial_id, reason = next(iter(self._failed.items()))
-            raise TrackingError(f"{len(self._failed)} trials could not be sent to W&B, the first {trial_id}: {reason}")
+            trials = "1 trial" if len(self._failed) == 1 else f"{len(self._failed)} trials"
+            raise TrackingError(f"{trials} could not be sent to W&B, the first {trial_id}: {reason}")
 
     def _due(self) -> list[TrialNews]:
         """What can be sent with the files this process may open; a trial that ended needs them for a moment only."""
@@ -118,9 +119,10 @@ class Mirror:
         except Exception as error:  # W&B's client raises whatever its parts raise
             self._open.pop(news.trial_id, None)
             trouble = probe() if self._online else None
-            if trouble is not None:
-                self._trouble = trouble.text
-                raise TrackingError(trouble.text) from error
+            if trouble is not None or isinstance(error, TrackingError):
+                # What other runs sent may be lost too: who mirrors next asks the server and sends it again.
+                self._trouble = trouble.text if trouble is not None else str(error)
+                raise TrackingError(self._trouble) from error
             self._failed[news.trial_id] = f"{type(error).__name__}: {error}"
 
     def _send_to(self, run: wandb.Run, news: TrialNews) -> None:
@@ -157,7 +159,8 @@ class Mirror:
         run.tags = (state,)
         if state == columns.INTERRUPTED:
             run.mark_preempting()  # W&B's word for: to be resumed.
-        run.finish(exit_code=0 if state in (columns.COMPLETED, columns.STOPPED, columns.INFEASIBLE) else 1)
+        ended_well = state in (columns.COMPLETED, columns.STOPPED, columns.INFEASIBLE)
+        finish_run(run, rows=row[columns.EPOCH], exit_code=0 if ended_well else 1)
         self._open.pop(trial_id, None)
         if state != columns.INTERRUPTED:
             self.sent.add(trial_id)
@@ -166,7 +169,7 @@ class Mirror:
                 self._remove_files(trial_id)
 
     def _interrupt(self, trial_id: str) -> None:
-        row = {columns.TRIAL_ID: trial_id, columns.STATE: columns.INTERRUPTED}
+        row = {columns.TRIAL_ID: trial_id, columns.STATE: columns.INTERRUPTED, columns.EPOCH: self._open[trial_id].step}
         self._send(TrialNews(trial_id, end=row))
 
     def _config(self, news: TrialNews) -> dict[str, Any]:

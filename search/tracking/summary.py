@@ -15,7 +15,7 @@ from search.gallery import Gallery, GalleryImage, read_gallery
 from search.objectives import Row
 from search.reporting.record import Record, architecture_label, read_record
 from search.run_folder import RunFolder
-from search.tracking.client import init_run
+from search.tracking.client import finish_run, init_run
 from search.tracking.place import Place
 
 SUMMARY = "summary"
@@ -37,7 +37,7 @@ def send_summary(run: RunFolder, place: Place, online: bool) -> None:
         report = wandb.Artifact(f"report-{run.name}", type="report")
         report.add_dir(str(run.report))
         sent.log_artifact(report)
-    sent.finish()
+    finish_run(sent, rows=sent.step)
 
 
 def front_table(record: Record) -> wandb.Table:

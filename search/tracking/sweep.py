@@ -15,11 +15,10 @@ from wandb.cli.cli import cli
 from search import columns
 from search.config import TrackingConfig
 from search.run_folder import FINISHED, INTERRUPTED, RUNNING, RunFolder
+from search.tracking.client import API_TIMEOUT_S
 from search.tracking.place import Place, remember, remembered_place
 from spaces import Space
 
-API_TIMEOUT_S = 20
-"""Longest wait for one answer."""
 _STATES = {RUNNING: "RUNNING", INTERRUPTED: "PAUSED", FINISHED: "FINISHED"}
 """What a sweep is called while the search is so."""
 _OPTIONS = {RUNNING: "--resume", INTERRUPTED: "--pause", FINISHED: "--stop"}

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
-import pyarrow as pa
 import pytest
+from untrained_search import BASE, RATES, open_search
 
 from search import columns
-from search.architectures import ArchitectureTable, architecture_key
-from search.config import ConstraintsConfig, LatencyConfig, SamplerConfig
 from search.engine import Search
-from search.ledger import Ledger, TrialRecord
-from search.resources import Share
-from search.results import Table
+from search.ledger import TrialRecord
 from search.run_folder import RunFolder
-from search.sampler import Sampler
-from search.stopping import NoStopping, StoppingRule
 from spaces import Space
-from trainers.config import TrialConfig
 
 CONTRADICTION = {"model.architecture": "deeplab", "training.batch_size": 1}
 CONTRADICTORY = Space.from_dict(
@@ -32,8 +26,6 @@ CONTRADICTORY = Space.from_dict(
         "baselines": [CONTRADICTION],
     },
 )
-RATES = Space.from_dict("rates", {"parameters": {"optimizer.lr": {"values": [1e-2, 1e-3, 1e-4]}}})
-BASE = TrialConfig().replace({"training.epochs": 2, "training.precision": "fp32", "training.seed": 40})
 
 
 class Judge:
@@ -45,46 +37,6 @@ class Judge:
     def report(self, trial_id: str, epoch: int, objectives: Mapping[str, float]) -> str | None:  # noqa: ARG002
         self.asked.append(trial_id)
         return "hopeless" if trial_id == self.stop else None
-
-
-def profiles(folder: Path) -> Table:
-    """The table ``architectures`` with the one that all trials here have."""
-    table = Table(folder, columns.architectures_schema())
-    if not table.read().num_rows:
-        row = {columns.ARCHITECTURE: architecture_key(BASE), columns.HEIGHT: 96, columns.WIDTH: 128}
-        row |= {columns.LATENCY_MS: 5.0, columns.LATENCY_P95_MS: 6.0, columns.SIZE_MB: 3.0}
-        table.append(row | {columns.PARAMS: 7, columns.MACS: 9, columns.DEVICE: "cpu"})
-    return table
-
-
-def open_search(
-    run: RunFolder, space: Space, num_trials: int = 1, repeats: int = 1, stopping: StoppingRule | None = None
-) -> tuple[Search, Sampler]:
-    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    parameters = {item.path: kinds[type(item.values[0])] for item in space.parameters}
-    trials = Table(run.results / "trials", columns.trials_schema(parameters, ["a"]))
-    epochs = Table(run.results / "epochs", columns.epochs_schema(["a"]))
-    architectures = ArchitectureTable(
-        table=profiles(run.results / "architectures"),
-        latency=LatencyConfig(),
-        constraints=ConstraintsConfig(),
-        share=Share(1, 0, 1),
-        node_cpus=2,
-        num_classes=2,
-    )
-    sampler = Sampler(run.storage, space, SamplerConfig(name="random" if space.baselines else "grid"), 0)
-    search = Search(
-        run=run,
-        base=BASE,
-        num_trials=num_trials,
-        repeats=repeats,
-        sampler=sampler,
-        stopping=stopping or NoStopping(),
-        architectures=architectures,
-        ledger=Ledger(trials, epochs, []),
-        trials=trials,
-    )
-    return search, sampler
 
 
 def train(search: Search, trial: TrialRecord | None, miou: float) -> TrialRecord:
@@ -211,3 +163,23 @@ def test_a_drawn_seed_is_where_repeats_begin(tmp_path: Path) -> None:
     seeds = [train(search, search.next_trial(), 0.1).config.training.seed for _ in range(2)]
     assert seeds == [7, 8]
     assert dataclasses.asdict(BASE)["training"]["seed"] == 40
+
+
+def test_a_trial_is_stopped_after_the_epoch_in_which_somebody_asked_for_it(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    search, _ = open_search(run, RATES, repeats=2)
+    trial = search.next_trial()
+    assert trial is not None
+    run.stop_request(trial.trial_id).write_text("it diverges")
+    train(search, trial, 0.2)
+    (row,) = run.read_trials().to_pylist()
+    assert (row[columns.STATE], row[columns.REASON], row[columns.EPOCH]) == (columns.STOPPED, "it diverges", 1)
+
+
+def test_what_a_trial_costs_is_in_its_folder_before_it_starts(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    search, _ = open_search(run, RATES)
+    trial = search.next_trial()
+    assert trial is not None
+    assert json.loads(run.profile(trial.trial_id).read_text()) == trial.profile
+    assert trial.profile[columns.LATENCY_MS] == 5.0

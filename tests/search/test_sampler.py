@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def test_baselines_come_first_and_every_end_is_told(name: str, tmp_path: Path) -
     assert completed.state == stopped.state == TrialState.COMPLETE
     assert completed.values == list(objectives(draws[0].assignment).values())
     assert stopped.values == list(objectives(draws[1].assignment).values())
-    assert (completed.constraints, stopped.constraints) == ({"stopped": 0.0}, {"stopped": 0.5})
+    assert [list(trial.constraints.values()) for trial in (completed, stopped)] == [[0.0], [0.5]]
     assert (infeasible.state, infeasible.constraints) == (TrialState.PRUNED, {"latency_ms": 0.25})
     assert failed.state == TrialState.FAIL
 
@@ -168,13 +169,54 @@ def test_a_stopped_or_infeasible_trial_is_no_member_of_the_front(tmp_path: Path)
 
 
 @pytest.mark.filterwarnings("ignore:The constraint value is ignored")
-def test_an_end_told_in_half_is_told_again(tmp_path: Path) -> None:
-    draw = ask(open_sampler(tmp_path, "tpe"))
-    optuna.trial.Trial(study(tmp_path), stored(tmp_path)[0]._trial_id).set_constraint("stopped", 0.3)
+def test_an_end_told_in_half_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_sampler(tmp_path, "tpe")
+    draws = [ask(first), ask(first)]
+
+    def tell(sampler: Sampler) -> None:
+        with suppress(InterruptedError):
+            sampler.tell_stopped("t0000", objectives(draws[0].assignment), 0.3, "worse than its peers")
+        with suppress(InterruptedError):
+            sampler.tell_infeasible("t0001", {"size_mb": 2.0}, "size_mb 3 > 1")
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise InterruptedError
+
+    half = open_sampler(tmp_path, "tpe")
+    assert half.unfinished() == draws
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "tell", killed)
+        tell(half)
     again = open_sampler(tmp_path, "tpe")
-    assert again.unfinished() == [draw]
-    again.tell_stopped(draw.trial_id, objectives(draw.assignment), 0.3)
-    assert stored(tmp_path)[0].constraints == {"stopped": 0.3}
+    assert again.unfinished() == draws
+    tell(again)
+    stopped, infeasible = stored(tmp_path)
+    assert (stopped.state, list(stopped.constraints.values())) == (TrialState.COMPLETE, [0.3])
+    assert (infeasible.state, infeasible.constraints) == (TrialState.PRUNED, {"size_mb": 2.0})
+
+
+def test_a_trial_says_how_it_ended_and_why(tmp_path: Path) -> None:
+    sampler = open_sampler(tmp_path, "random")
+    draws = [ask(sampler) for _ in range(4)]
+    values = objectives(draws[0].assignment)
+    sampler.tell_completed("t0000", values)
+    sampler.tell_stopped("t0001", values, 0.5, "worse than its peers")
+    sampler.tell_infeasible("t0002", {"size_mb": 2.0}, "size_mb 3 > 1")
+    sampler.tell_failed("t0003", "out of memory")
+    assert [trial.user_attrs for trial in stored(tmp_path)] == [
+        {"state": "completed"},
+        {"state": "stopped", "reason": "worse than its peers"},
+        {"state": "infeasible", "reason": "size_mb 3 > 1"},
+        {"state": "failed", "reason": "out of memory"},
+    ]
+
+
+def test_optuna_dashboard_finds_constraints_where_it_looks(tmp_path: Path) -> None:
+    sampler = open_sampler(tmp_path, "random")
+    draws = [ask(sampler) for _ in range(2)]
+    sampler.tell_completed("t0000", objectives(draws[0].assignment))
+    sampler.tell_stopped("t0001", objectives(draws[1].assignment), 0.5)
+    assert [trial.system_attrs["constraints"] for trial in stored(tmp_path)] == [[0.0], [0.5]]
 
 
 def test_the_objectives_have_names_and_directions(tmp_path: Path) -> None:
@@ -182,6 +224,7 @@ def test_the_objectives_have_names_and_directions(tmp_path: Path) -> None:
     assert study(tmp_path).metric_names == list(columns.OBJECTIVES)
     told = [direction.name.lower()[:3] for direction in study(tmp_path).directions]
     assert told == list(columns.OBJECTIVES.values())
+    assert study(tmp_path).user_attrs == {"space": "finite", "question": FINITE.question}
 
 
 def test_a_grid_is_all_of_the_space_once(tmp_path: Path) -> None:

@@ -163,13 +163,21 @@ def test_a_baseline_with_a_list_is_drawn_as_it_is() -> None:
     assert space.suggest(study.ask()) == point
 
 
-def test_the_sweep_has_the_words_of_wandb() -> None:
-    sweep = Space.from_dict("mine", CONTENT).sweep_config()
-    assert sweep["model.aspp_rates"] == {"values": [[6, 12, 18], [3, 6, 9]]}
-    assert sweep["optimizer.lr"] == {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2}
-    whole = space_of({"p": {"distribution": "int_uniform", "min": 1.0, "max": 8.0}}).sweep_config()["p"]
+def test_the_sweep_has_the_words_of_wandb_and_the_nesting_of_a_trial() -> None:
+    sweep = Space.from_dict("mine", CONTENT).sweep_parameters()
+    assert sweep["model"]["parameters"]["aspp_rates"] == {"values": [[6, 12, 18], [3, 6, 9]]}
+    assert sweep["optimizer"]["parameters"]["lr"] == {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2}
+    whole = space_of({"p": {"distribution": "int_uniform", "min": 1.0, "max": 8.0}}).sweep_parameters()["p"]
     assert whole == {"distribution": "int_uniform", "min": 1, "max": 8}
     assert isinstance(whole["max"], int)
+    deep = space_of({"loss.terms.dice": {"values": [0.5]}}).sweep_parameters()
+    assert deep == {"loss": {"parameters": {"terms": {"parameters": {"dice": {"values": [0.5]}}}}}}
+
+
+def test_what_was_drawn_is_read_off_a_trials_settings() -> None:
+    space = space_of({"a.kind": {"values": ["x", "y"]}, "a.rate": {"values": [1, 2], "when": {"a.kind": "y"}}})
+    assert space.drawn_in({"a": {"kind": "x", "rate": 1}, "b": 3}) == {"a.kind": "x"}
+    assert space.drawn_in({"a": {"kind": "y", "rate": 1}}) == {"a.kind": "y", "a.rate": 1}
 
 
 REFUSED_PARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
