@@ -14,7 +14,7 @@ from rich.text import Text
 
 from search.command_line import QUIET_LOGGING, check_overrides, quiet_hydra
 from search.errors import errors_in_one_line
-from search.reporting import build_report
+from search.reporting.build import build_report
 from search.reporting.record import read_record
 from search.reporting.terminal import print_front
 from search.run_folder import find_run, latest_run

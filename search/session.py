@@ -15,7 +15,7 @@ from search.console import ProgressView, sayer
 from search.errors import log_to
 from search.gallery_writer import write_gallery
 from search.prepare import Plan, build_search, describe, plan_search, start_run
-from search.reporting import build_report
+from search.reporting.build import build_report
 from search.reporting.record import read_record
 from search.reporting.terminal import print_front
 from search.run_folder import FINISHED, INTERRUPTED, RUNNING, RunError, RunFolder, find_run

@@ -19,7 +19,7 @@ import pytest
 from run_samples import EPOCHS, START, add_architectures, add_trial, begin_run, full_run
 
 from search import columns
-from search.reporting import build_report
+from search.reporting.build import build_report
 from search.reporting.record import read_record
 from search.reporting.summary import BEST, FAST, KNEE, summarise
 from search.reporting.wording import count, quantity, seconds

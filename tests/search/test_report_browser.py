@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from run_samples import EPOCHS, add_trial, begin_run, full_run
 
 from search import columns
-from search.reporting import build_report
+from search.reporting.build import build_report
 from search.run_folder import RunFolder
 
 pytestmark = pytest.mark.browser

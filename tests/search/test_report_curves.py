@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from run_samples import add_architectures, add_epochs, add_trial, begin_run, compared_run
 
 from search import columns
-from search.reporting import build_report
+from search.reporting.build import build_report
 from search.reporting.curve_data import Factor, compared, curve, factors
 from search.reporting.record import Record, read_record
 from search.run_folder import RunFolder

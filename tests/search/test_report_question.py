@@ -17,7 +17,8 @@ from run_samples import COMPARED, add_trial, begin_run, compared_run, full_run
 
 from search import columns
 from search.comparisons import Contrast, Effect, Split, mean_effect
-from search.reporting import build_report, question_text
+from search.reporting import question_text
+from search.reporting.build import build_report
 from search.reporting.question import QuestionView, answer_question
 from search.reporting.record import read_record
 from search.reporting.terminal import print_front
