@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,23 @@ def play(search: Search, concurrent: int = 1, pause_s: float = 0.0) -> list[floa
     return spent
 
 
-def main() -> None:
+def play_beside_wandb(folder: Path, settings: SearchConfig, concurrent: int, pause_s: float) -> None:
+    """Begin or continue the search in ``folder``, with W&B beside it as ``search.session`` has it."""
+    run, tracking = RunFolder(folder), settings.tracking
+    login = Login(tracking.mode)
+    with run.held():
+        search, _ = begin(run, num_trials=settings.num_trials, training=settings.training, tracking=tracking)
+        mode = login.settle(run.name, print)
+        beside = None if mode == "off" else Tracking(run, tracking, mode, print)
+        started = time.perf_counter()
+        spent = play(search, concurrent, pause_s)
+        print(json.dumps({"search_s": time.perf_counter() - started, "report_s": spent}))
+        run.write_status(FINISHED)
+        if beside is not None:
+            print(f"W&B: {beside.close()}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """See the top of the file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -151,20 +167,11 @@ def main() -> None:
     parser.add_argument("--pause-s", type=float, default=0.2)
     parser.add_argument("--mode", default="online")
     parser.add_argument("--drain-s", type=float, default=60.0)
-    given = parser.parse_args()
-    run, tracking = RunFolder(given.folder), TrackingConfig(mode=given.mode, drain_s=given.drain_s)
-    login = Login(given.mode)
-    with run.held():
-        settings = {"num_trials": given.trials, "training": TrainingConfig(epochs=given.epochs), "tracking": tracking}
-        search, _ = begin(run, **settings)
-        mode = login.settle(run.name, print)
-        beside = None if mode == "off" else Tracking(run, tracking, mode, print)
-        started = time.perf_counter()
-        spent = play(search, given.concurrent, given.pause_s)
-        print(json.dumps({"search_s": time.perf_counter() - started, "report_s": spent}))
-        run.write_status(FINISHED)
-        if beside is not None:
-            print(f"W&B: {beside.close()}", flush=True)
+    given = parser.parse_args(arguments)
+    tracking = TrackingConfig(mode=given.mode, drain_s=given.drain_s)
+    training = TrainingConfig(epochs=given.epochs)
+    settings = SearchConfig(space_name="untrained", num_trials=given.trials, training=training, tracking=tracking)
+    play_beside_wandb(given.folder, settings, given.concurrent, given.pause_s)
 
 
 if __name__ == "__main__":

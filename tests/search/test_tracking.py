@@ -1,0 +1,237 @@
+"""W&B beside a search: never in its way, whatever the server does, and nothing lost."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from wandb_server import Fault, WandbServer
+
+from search import columns
+from search.run_folder import RunFolder
+from search.tracking.place import Place, remembered_place
+
+TRIALS, EPOCHS = 3, 3
+DRAIN_S = 4.0
+FORKS = multiprocessing.get_context("forkserver")
+"""Searches are forked off a process that has imported all they need."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _prepared() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patch.setenv("WANDB__FILE_STREAM_TRANSMIT_INTERVAL", "1")
+        FORKS.set_forkserver_preload(["untrained_search"])
+        yield
+
+
+class Player:
+    """A search in a process of its own, with W&B beside it."""
+
+    def __init__(self, server: WandbServer, run: RunFolder, *options: str) -> None:
+        self.server, self.run = server, run
+        self._file = run.path.with_suffix(f".{len(list(run.path.parent.iterdir()))}.txt")
+        arguments = [str(run.path), "--trials", str(TRIALS), "--epochs", str(EPOCHS), *options]
+        self.process = FORKS.Process(target=play, args=(arguments, server.environment(), self._file))
+        self.process.start()
+
+    @property
+    def pid(self) -> int:
+        """Of the search."""
+        return int(self.process.pid or 0)
+
+    def printed(self) -> str:
+        """What it said, once it has ended."""
+        self.process.join(120)
+        assert self.process.exitcode == 0, self._file.read_text()
+        return self._file.read_text()
+
+
+def play(arguments: list[str], environment: dict[str, str], output: Path) -> None:
+    """What the process of a search does."""
+    import untrained_search  # noqa: PLC0415
+
+    os.environ |= environment
+    with output.open("w", buffering=1) as said, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        untrained_search.main(arguments)
+
+
+def sync(server: WandbServer, run: RunFolder, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "search.sync", f"run={run.name}", f"runs={run.path.parent}", *options]
+    environment = os.environ | server.environment()
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def output(process: subprocess.Popen[str]) -> str:
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return printed
+
+
+def place_of(run: RunFolder) -> Place:
+    place = remembered_place(run)
+    assert place is not None
+    return place
+
+
+def assert_complete(server: WandbServer, run: RunFolder) -> None:
+    """One sweep, every trial once and whole, and the search's own run."""
+    place = place_of(run)
+    assert [sweep.id for sweep in server.sweeps.values() if sweep.config["name"] == run.name] == [place.sweep_id]
+    assert server.sweeps[str(place.sweep_id)].state == "FINISHED"
+    trials = run.read_trials().to_pylist()
+    mine = {run_id for run_id, there in server.runs.items() if there.group == run.name}
+    assert mine == {place.run_id(row[columns.TRIAL_ID]) for row in trials} | {place.run_id("summary")}
+    for row in trials:
+        there = server.runs[place.run_id(row[columns.TRIAL_ID])]
+        assert [sent[columns.EPOCH] for sent in there.history] == list(range(1, row[columns.EPOCH] + 1))
+        assert (there.tags, there.state) == ([row[columns.STATE]], "finished")
+    assert "front" in server.runs[place.run_id("summary")].summary
+    assert server.unknown == []
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+FAULTS: dict[str, Fault | None] = {
+    "unreachable": None,
+    "dying": None,
+    "401": Fault(status=401),
+    "403": Fault(status=403),
+    "429": Fault(status=429),
+    "500": Fault(status=500),
+    "hanging": Fault(hang=True),
+}
+TOLD = {
+    "unreachable": "cannot be reached (Connection refused)",
+    "dying": "did not take everything within 4 s|cannot be reached (Connection refused)",
+    "401": "refuses the API key found here (HTTP 401)",
+    "403": "refuses the API key found here (HTTP 403)",
+    "429": "answers with HTTP 429 Too Many Requests",
+    "500": "answers with HTTP 500 Internal Server Error",
+    "hanging": "did not answer within 5 s|did not take everything within 4 s",
+}
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Player]]:
+    """One search per fault, all at the same time, and ended."""
+    folder = tmp_path_factory.mktemp("faults")
+    with ExitStack() as stack:
+        players = {}
+        for name, fault in FAULTS.items():
+            server = stack.enter_context(WandbServer())
+            server.fault = fault
+            if name == "unreachable":
+                server.die()
+            pause_s = "4" if name == "dying" else "0.5"
+            run = RunFolder(folder / name)
+            players[name] = Player(server, run, "--drain-s", str(DRAIN_S), "--pause-s", pause_s)
+        dying = players["dying"].server
+        wait_until(lambda: any(there.history for there in dying.runs.values()))
+        dying.die()
+        for player in players.values():
+            player.printed()
+        yield players
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_search_is_the_same_whatever_wandb_does(faulty: dict[str, Player], name: str) -> None:
+    player = faulty[name]
+    trials = {row[columns.TRIAL_ID]: row for row in player.run.read_trials().to_pylist()}
+    assert {trial: (row[columns.STATE], row[columns.EPOCH]) for trial, row in trials.items()} == {
+        f"t{index:04d}": (columns.COMPLETED, EPOCHS) for index in range(TRIALS)
+    }
+    assert player.run.read_epochs().num_rows == TRIALS * EPOCHS
+    lines = player.printed().splitlines()
+    why = [line for line in lines if any(told in line for told in TOLD[name].split("|"))]
+    assert len(why) == 1, f"said once, and why: {lines}"
+    assert f"python -m search.sync run={name}" in lines[-1]
+
+
+@pytest.mark.parametrize("name", ["401", "403"])
+def test_a_refused_key_is_said_before_the_search(faulty: dict[str, Player], name: str) -> None:
+    assert "refuses the API key" in faulty[name].printed().splitlines()[0]
+    assert list(faulty[name].run.wandb.glob("offline-run-*")), "what W&B would have had is kept for it"
+
+
+def test_what_wandb_missed_arrives_once_it_is_well(faulty: dict[str, Player]) -> None:
+    for player in faulty.values():
+        player.server.fault = None
+        player.server.revive()
+    syncs = {name: sync(player.server, player.run) for name, player in faulty.items()}
+    for name, process in syncs.items():
+        assert f"{TRIALS} trials of run {name} are on W&B" in output(process)
+        assert_complete(faulty[name].server, faulty[name].run)
+
+
+@pytest.mark.slow
+def test_a_server_that_comes_back_gets_everything_while_the_search_goes_on(tmp_path: Path) -> None:
+    with WandbServer() as server:
+        server.fault = Fault(status=500)
+        player = Player(server, RunFolder(tmp_path / "comes-back"), "--pause-s", "5")
+        log = player.run.wandb / "tracking.log"
+        wait_until(lambda: log.exists() and "HTTP 500" in log.read_text())
+        server.fault = None
+        assert player.printed().splitlines()[-1] == f"W&B: {place_of(player.run).url}"
+        assert_complete(server, player.run)
+
+
+@pytest.mark.parametrize("whom", ["search", "beside", "both"])
+def test_kills_leave_one_sweep_and_no_row_missing(tmp_path: Path, whom: str) -> None:
+    with WandbServer() as server:
+        run = RunFolder(tmp_path / whom)
+        player = Player(server, run, "--pause-s", "2")
+        wait_until(lambda: any(there.history for there in server.runs.values()))
+        beside = children(player.pid)
+        if whom != "beside":
+            os.kill(player.pid, signal.SIGKILL)
+        if whom != "search":
+            os.killpg(beside, signal.SIGKILL)
+        if whom != "beside":
+            player.process.join()
+            player = Player(server, run)
+        assert player.printed().splitlines()[-1] == f"W&B: {place_of(run).url}"
+        assert_complete(server, run)
+
+
+def children(pid: int) -> int:
+    """The process that mirrors the search ``pid``."""
+    found = subprocess.run(
+        ["pgrep", "-P", str(pid), "-f", "search.tracking"], capture_output=True, text=True, check=True
+    )
+    return int(found.stdout)
+
+
+def test_sync_follows_a_search_that_does_not_track(tmp_path: Path) -> None:
+    """As from the login node of a cluster whose nodes have no network."""
+    with WandbServer() as server:
+        player = Player(server, RunFolder(tmp_path / "followed"), "--mode", "off", "--pause-s", "1")
+        wait_until(player.run.status.exists)
+        follower = sync(server, player.run, "follow=true")
+        player.printed()
+        assert f"{TRIALS} trials of run followed are on W&B" in output(follower)
+        assert_complete(server, player.run)
+
+
+def test_offline_keeps_for_wandb_what_online_sends(tmp_path: Path) -> None:
+    with WandbServer() as server:
+        player = Player(server, RunFolder(tmp_path / "offline"), "--mode", "offline", "--pause-s", "0")
+        run = player.run
+        assert f"W&B: {run.wandb}. Upload with: python -m search.sync run=offline" in player.printed()
+        assert len(list(run.wandb.glob("offline-run-*/run-*.wandb"))) == TRIALS + 1
+        assert not server.requests
