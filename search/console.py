@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console, Group
@@ -17,9 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from search import columns
-from search.ledger import TrialRecord
 from search.objectives import non_dominated
 from search.repeats import configurations
+
+if TYPE_CHECKING:  # torch and Ray come with it, which other commands than the search need not wait for
+    from search.ledger import TrialRecord
 
 
 class ProgressView:

@@ -64,11 +64,9 @@ def _run(node: DictConfig) -> None:
 
 def _sync(run: RunFolder, config: SyncConfig) -> None:
     # W&B's client takes a second to import: a misspelt setting should not wait for it.
-    from search.tracking.login import require_login  # noqa: PLC0415
     from search.tracking.sitting import Sitting  # noqa: PLC0415
 
     own = load_config(run.config).tracking
-    require_login()
     tracking = TrackingConfig(project=config.project or own.project, entity=config.entity or own.entity)
     console = Console()
     say = sayer(console)

@@ -15,6 +15,8 @@ from trainers.settings import ConfigError
 
 PROBE_S = 5.0
 """Longest wait for W&B's answer to who we are; its own client would try for minutes."""
+_SAID = {"offline": "offline", "disabled": "off"}
+"""What ``WANDB_MODE`` can say against going online."""
 _VIEWER = {"query": "query Viewer { viewer { id } }"}
 
 
@@ -28,75 +30,105 @@ class Trouble:
     """Whether the credentials are at fault, so that trying again is useless."""
 
 
+@dataclass(frozen=True)
+class Credentials:
+    """Who we are to which server."""
+
+    host: str
+    api_key: str | None
+    """None for an identity token, which W&B's own client exchanges: it will say what is wrong with that."""
+
+
 class Login:
     """How W&B will be used by a search; the server is asked while the search prepares, which takes longer."""
 
     def __init__(self, mode: str) -> None:
         """``mode`` as in :func:`resolve_mode`, whose errors this raises."""
-        self._mode = resolve_mode(mode)
+        try:
+            credentials = find_credentials() if _is_asked_for(mode) else None
+        finally:
+            wandb.teardown()  # Ends the service that looking at its settings began: a search has no use for it.
+        self._mode = resolve_mode(mode, credentials is not None)
         self._trouble: Trouble | None = None
-        self._thread = threading.Thread(target=self._ask, name="login", daemon=True)
-        if self._mode == "online":
-            self._thread.start()
+        self._thread = threading.Thread(target=self._ask, args=(credentials,), name="login", daemon=True)
+        self._thread.start()
 
     def settle(self, run: str, say: Callable[[str], None]) -> str:
         """``online``, ``offline`` or ``off``; a key that the server refuses is said, and makes it ``offline``."""
-        if self._mode == "online":
-            self._thread.join(PROBE_S)
-            if self._trouble is not None and self._trouble.refused:
-                say(f"{self._trouble.text}. The search goes on without it; when the key is right, upload with:")
-                say(f"  python -m search.sync run={run}")
-                return "offline"
+        self._thread.join(PROBE_S)
+        if self._trouble is not None and self._trouble.refused:
+            say(f"{self._trouble.text}. The search goes on without it; when the key is right, upload with:")
+            say(f"  python -m search.sync run={run}")
+            return "offline"
         return self._mode
 
-    def _ask(self) -> None:
-        self._trouble = probe()
+    def _ask(self, credentials: Credentials | None) -> None:
+        if self._mode == "online" and credentials is not None:
+            self._trouble = probe(credentials)
 
 
-def resolve_mode(mode: str) -> str:
-    """``auto`` becomes what ``WANDB_MODE`` says, else ``online`` when logged in, else ``offline``; asks no server.
+def resolve_mode(mode: str, logged_in: bool) -> str:
+    """``auto`` becomes what ``WANDB_MODE`` says, else ``online`` when logged in, else ``offline``.
 
     Raises:
-        ConfigError: ``online`` without being logged in, or a key that cannot be one.
+        ConfigError: ``online`` without being logged in.
     """
-    wished = os.environ.get("WANDB_MODE")
-    if mode == "auto" and wished in ("offline", "disabled"):
-        mode = "offline" if wished == "offline" else "off"
-    if mode in ("off", "offline"):
-        return mode
-    logged_in = _credentials() is not None
+    if not _is_asked_for(mode):
+        return _SAID[os.environ["WANDB_MODE"]] if mode == "auto" else mode
     if mode == "online" and not logged_in:
         raise ConfigError(
             "tracking.mode=online, but nobody is logged in to W&B here. Run 'wandb login', set WANDB_API_KEY, "
             "or use tracking.mode=offline."
         )
-    if mode == "auto":
-        return "online" if logged_in else "offline"
-    return mode
+    return "online" if logged_in else "offline"
 
 
-def require_login() -> None:
-    """Refuse to go on where nobody is logged in.
+def _is_asked_for(mode: str) -> bool:
+    """Whether the server matters at all."""
+    return mode == "online" or (mode == "auto" and os.environ.get("WANDB_MODE") not in _SAID)
+
+
+def find_credentials() -> Credentials | None:
+    """What the environment or a netrc file has for the W&B server in use; asks no server.
 
     Raises:
-        ConfigError: saying how to log in.
+        ConfigError: a key that cannot be one.
     """
-    if _credentials() is None:
+    host = wandb.setup(wandb.Settings(silent=True)).settings.base_url
+    try:
+        found = wbauth.authenticate_session(host=host, source="search", prompt=False)
+    except wandb.errors.AuthenticationError as error:
+        raise ConfigError(
+            f"The W&B credentials found here cannot be right: {error}. Use tracking.mode=offline?"
+        ) from error
+    if found is None:
+        return None
+    return Credentials(str(found.host), found.api_key if isinstance(found, wbauth.AuthApiKey) else None)
+
+
+def require_credentials() -> Credentials:
+    """As :func:`find_credentials`, where there must be some.
+
+    Raises:
+        ConfigError: nobody is logged in.
+    """
+    credentials = find_credentials()
+    if credentials is None:
         raise ConfigError("Nobody is logged in to W&B here. Run 'wandb login', or set WANDB_API_KEY.")
+    return credentials
 
 
-def probe(timeout_s: float = PROBE_S) -> Trouble | None:
+def probe(credentials: Credentials) -> Trouble | None:
     """Ask the W&B server who we are; none when it knows us."""
-    credentials = _credentials()
-    if not isinstance(credentials, wbauth.AuthApiKey):
-        return None  # Identity tokens are exchanged by W&B's own client: it will say what is wrong with them.
-    host = str(credentials.host)
+    host = credentials.host
+    if credentials.api_key is None:
+        return None
     try:
         answer = requests.post(
-            f"{host}/graphql", json=_VIEWER, auth=("api", credentials.api_key), timeout=timeout_s, allow_redirects=False
+            f"{host}/graphql", json=_VIEWER, auth=("api", credentials.api_key), timeout=PROBE_S, allow_redirects=False
         )
     except requests.Timeout:
-        return Trouble(f"W&B at {host} did not answer within {timeout_s:g} s")
+        return Trouble(f"W&B at {host} did not answer within {PROBE_S:g} s")
     except requests.RequestException as error:
         return Trouble(f"W&B at {host} cannot be reached ({_cause(error)})")
     return _verdict(host, answer)
@@ -119,17 +151,6 @@ def _is_nobody(answer: requests.Response) -> bool:
     except (requests.JSONDecodeError, AttributeError):
         return False
     return "viewer" in data and data["viewer"] is None
-
-
-def _credentials() -> wbauth.Auth | None:
-    """What the environment or a netrc file has for the W&B server in use."""
-    host = wandb.setup(wandb.Settings(silent=True)).settings.base_url
-    try:
-        return wbauth.authenticate_session(host=host, source="search", prompt=False)
-    except wandb.errors.AuthenticationError as error:
-        raise ConfigError(
-            f"The W&B credentials found here cannot be right: {error}. Use tracking.mode=offline?"
-        ) from error
 
 
 def _cause(error: BaseException) -> str:

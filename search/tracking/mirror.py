@@ -18,7 +18,7 @@ from search import columns
 from search.run_folder import RUNNING, RunFolder
 from search.tracking.client import finish_run, init_run
 from search.tracking.follower import TrialNews
-from search.tracking.login import probe
+from search.tracking.login import probe, require_credentials
 from search.tracking.place import Place, TrackingError
 from spaces import Space
 from trainers.config import TrialConfig
@@ -118,7 +118,7 @@ class Mirror:
             self._send_to(self._open.get(news.trial_id) or self._begin(news), news)
         except Exception as error:  # W&B's client raises whatever its parts raise
             self._open.pop(news.trial_id, None)
-            trouble = probe() if self._online else None
+            trouble = probe(require_credentials()) if self._online else None
             if trouble is not None or isinstance(error, TrackingError):
                 # What other runs sent may be lost too: who mirrors next asks the server and sends it again.
                 self._trouble = trouble.text if trouble is not None else str(error)

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from search.config import TrackingConfig, load_config
 from search.run_folder import RUNNING, RunError, RunFolder
 from search.tracking.follower import Follower
-from search.tracking.login import probe
+from search.tracking.login import probe, require_credentials
 from search.tracking.mirror import Mirror
 from search.tracking.place import Place, TrackingError
 from search.tracking.summary import send_summary
@@ -42,6 +42,7 @@ class Sitting:
         Raises:
             TrackingError: W&B did not take everything.
             RunError: another process mirrors this run, or it did not start.
+        ConfigError: nobody is logged in to W&B.
         """
         self.run.wandb.mkdir(parents=True, exist_ok=True)
         # A search that was killed and resumed at once finds the process beside its first self still busy.
@@ -74,7 +75,8 @@ class Sitting:
         place = find_place(self.run, self.tracking)
         if not self.online:
             return place
-        trouble = probe()
+        credentials = require_credentials()
+        trouble = probe(credentials)
         if trouble is not None:
             raise TrackingError(trouble.text)
         place = open_sweep(self.run, place, space)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import secrets
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +26,7 @@ _OPTIONS = {RUNNING: "--resume", INTERRUPTED: "--pause", FINISHED: "--stop"}
 
 def find_place(run: RunFolder, tracking: TrackingConfig) -> Place:
     """The remembered place if it is the one that is asked for now; else a new one, remembered."""
-    host = wandb.setup().settings.base_url
+    host = wandb.setup(wandb.Settings(silent=True)).settings.base_url
     place = remembered_place(run)
     wanted = (host, tracking.entity, tracking.project)
     if place is None or (place.host, place.entity, place.project) != wanted:
@@ -39,7 +39,7 @@ def open_sweep(run: RunFolder, place: Place, space: Space) -> Place:
     api = wandb.Api(timeout=API_TIMEOUT_S)
     path = place.path or _lost_sweep(api, place)
     if path is None:
-        with contextlib.redirect_stdout(sys.stderr):  # It prints.
+        with contextlib.redirect_stdout(io.StringIO()):  # It prints what it returns.
             created = wandb.sweep(sweep_config(run, place, space), entity=place.entity, project=place.project)
         path = f"{place.entity or api.default_entity}/{place.project}/{created}"
     sweep = api.sweep(path)  # type: ignore[no-untyped-call]

@@ -17,11 +17,16 @@ from typing import Any
 
 import optuna
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 import torch
+from wandb_server import WandbServer
 
 from search import columns
+from search.config import load_config
 from search.run_folder import RunFolder
+from search.tracking.place import Place, remembered_place
+from spaces import Space
 from trainers.config import TrialConfig
 
 SPACE = """\
@@ -35,7 +40,16 @@ baselines:
 fixed: {model.size: small, model.backbone: mobilenet_v3_small, model.aspp: false, model.decoder_channels: 8,
         training.batch_size: 4, training.precision: fp32}
 """
-SETTINGS = ["space=tiny", "data.height=32", "data.width=32", "data.max_images=12", "tracking.mode=offline"]
+SETTINGS = ["space=tiny", "data.height=32", "data.width=32", "data.max_images=12"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[WandbServer]:
+    """W&B, as far as every process started here knows."""
+    with WandbServer() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +69,7 @@ def run(workplace: Path, *settings: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def finished(workplace: Path) -> tuple[RunFolder, str]:
+def finished(workplace: Path, server: WandbServer) -> tuple[RunFolder, str]:  # noqa: ARG001
     """A search of six trials that came to its end, and what it printed."""
     done = run(workplace, *SETTINGS, "run=whole", "num_trials=6", "training.epochs=4", "scheduler.eta=2")
     assert done.returncode == 0, done.stderr
@@ -105,9 +119,9 @@ def test_row_has_the_metrics_of_the_kept_checkpoint(finished: tuple[RunFolder, s
         folder = run_folder.trials / row[columns.TRIAL_ID]
         kept = sorted(path.name for path in folder.iterdir())
         if row[columns.STATE] == columns.STOPPED:
-            assert kept == ["config.yaml"]
+            assert kept == ["config.yaml", "profile.json"]
             continue
-        assert kept == ["best.pt", "config.yaml"]
+        assert kept == ["best.pt", "config.yaml", "profile.json"]
         best = torch.load(folder / "best.pt", weights_only=True)
         assert best["metrics"]["miou"] == row[columns.MIOU]
         assert best["metrics"]["epoch"] == row[columns.BEST_EPOCH]
@@ -144,30 +158,58 @@ def test_report_has_reference_lines(finished: tuple[RunFolder, str]) -> None:
     assert all(label in page for label in references)
 
 
-def test_wandb_has_a_run_a_trial(finished: tuple[RunFolder, str], tmp_path: Path) -> None:
+def place_of(run_folder: RunFolder) -> Place:
+    place = remembered_place(run_folder)
+    assert place is not None
+    return place
+
+
+def assert_on_wandb(server: WandbServer, run_folder: RunFolder) -> None:
+    """One sweep with the space's parameters; every trial once, with its settings, its epochs and its end."""
+    place = place_of(run_folder)
+    (sweep,) = (sweep for sweep in server.sweeps.values() if sweep.config["name"] == run_folder.name)
+    config = load_config(run_folder.config)
+    assert sweep.config["parameters"] == Space.from_dict("tiny", config.space).sweep_parameters()
+    assert sweep.state == "FINISHED"
+    trials = rows(run_folder, "trials")
+    attached = {run_id for run_id, there in server.runs.items() if there.sweep == sweep.id}
+    assert attached == {place.run_id(row[columns.TRIAL_ID]) for row in trials}
+    recorded = reported(run_folder)
+    for row in trials:
+        there = server.runs[place.run_id(row[columns.TRIAL_ID])]
+        assert (there.tags, there.summary[columns.STATE]) == ([row[columns.STATE]], row[columns.STATE])
+        assert there.state == ("failed" if row[columns.STATE] == columns.FAILED else "finished")
+        assert there.config["optimizer"]["lr"] == row["optimizer.lr"]
+        assert there.config["model"].get("base_channels") == row["model.base_channels"]
+        assert [sent[columns.EPOCH] for sent in there.history] == list(range(1, row[columns.EPOCH] + 1))
+        for sent in there.history:
+            assert sent[columns.MIOU] == recorded[row[columns.TRIAL_ID], sent[columns.EPOCH]][columns.MIOU]
+            assert sent[columns.LATENCY_MS] == row[columns.LATENCY_MS]
+    assert server.unknown == []
+
+
+def test_wandb_has_a_sweep_with_a_run_a_trial(server: WandbServer, finished: tuple[RunFolder, str]) -> None:
+    run_folder, printed = finished
+    assert_on_wandb(server, run_folder)
+    sweep = server.sweeps[str(place_of(run_folder).sweep_id)]
+    assert sweep.states == ["RUNNING", "FINISHED"]
+    lines = printed.splitlines()
+    address = f"{server.url}/tester/segmentation-search/sweeps/{sweep.id}"
+    assert lines.index(f"W&B sweep: {address}") < next(i for i, line in enumerate(lines) if line.startswith("[1/6"))
+    assert f"W&B:     {address}" in lines
+
+
+def test_wandb_has_the_front_its_gallery_and_the_report(server: WandbServer, finished: tuple[RunFolder, str]) -> None:
     run_folder, _ = finished
-    by_id = {row[columns.TRIAL_ID]: row for row in rows(run_folder, "trials")}
-    files = sorted(run_folder.wandb.glob("offline-run-*/run-*.wandb"))
-    assert len(files) == len(by_id)
-    for file in files:
-        records = inspect_offline(file, tmp_path)
-        trial_id = file.stem.rpartition("-")[2]
-        row = by_id[trial_id]
-        history = [record for record in records if "history" in record]
-        assert len(history) == row[columns.EPOCH]
-        text = json.dumps(records)
-        assert row[columns.STATE] in text
-        assert "base_channels" in text
-
-
-def inspect_offline(file: Path, tmp_path: Path) -> list[dict[str, Any]]:
-    """The records of an offline run, decoded by wandb's own command."""
-    wandb = shutil.which("wandb", path=str(Path(sys.executable).parent))
-    assert wandb is not None
-    done = subprocess.run(
-        [wandb, "leet", "inspect", "--json", str(file)], capture_output=True, text=True, cwd=tmp_path, check=True
-    )
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    front = pq.read_table(run_folder.report / "front.parquet").column(columns.TRIAL_ID).to_pylist()
+    summary = server.runs[place_of(run_folder).run_id("summary")]
+    assert (summary.sweep, summary.job_type, summary.name) == (None, "search", "whole")
+    table = json.loads(summary.files[summary.summary["front"]["path"]])
+    assert [row[table["columns"].index(columns.TRIAL_ID)] for row in table["data"]] == front
+    assert summary.summary["gallery"]["count"] == 6 * len(front)
+    (report,) = (item for item in server.artifacts if item.name == "report-whole")
+    assert report.files["index.html"] == (run_folder.report / "index.html").read_bytes()
+    assert set(report.files) == {path.name for path in run_folder.report.iterdir()}
 
 
 START = [*SETTINGS, "run=broken", "num_trials=6", "training.epochs=6", "scheduler.eta=2"]
@@ -207,7 +249,7 @@ def reported(run_folder: RunFolder) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def killed(workplace: Path) -> RunFolder:
+def killed(workplace: Path, server: WandbServer) -> RunFolder:  # noqa: ARG001
     """A search whose driver was killed once a trial had ended and another was under way."""
     with started(workplace, START, "broken", some_trial_ended) as process:
         os.kill(process.pid, signal.SIGKILL)
@@ -215,7 +257,9 @@ def killed(workplace: Path) -> RunFolder:
     return RunFolder(workplace / "runs" / "broken")
 
 
-def test_a_search_that_is_killed_and_interrupted_goes_on_where_it_was(workplace: Path, killed: RunFolder) -> None:
+def test_a_search_that_is_killed_and_interrupted_goes_on_where_it_was(
+    workplace: Path, server: WandbServer, killed: RunFolder
+) -> None:
     trials, epochs = ended(killed), reported(killed)
     assert trials
 
@@ -230,12 +274,14 @@ def test_a_search_that_is_killed_and_interrupted_goes_on_where_it_was(workplace:
     assert "python -m search.run resume=broken" in printed
     assert columns.INTERRUPTED in [row[columns.STATE] for row in rows(killed, "trials")]
     assert (killed.report / "index.html").exists()
+    assert server.sweeps[str(place_of(killed).sweep_id)].state == "PAUSED"
 
     done = run(workplace, "resume=broken")
     assert done.returncode == 0, done.stderr
     assert_sound(killed, 6, 6)
     assert {trial_id: ended(killed)[trial_id] for trial_id in trials} == trials
     assert {key: reported(killed)[key] for key in epochs} == epochs
+    assert_on_wandb(server, killed)
 
 
 @pytest.mark.slow
@@ -287,7 +333,7 @@ def troubled(workplace: Path) -> RunFolder:
     settings = [item for item in SETTINGS if item != "space=tiny"]
     done = run(
         workplace, *settings, "space=wild", "run=wild", "num_trials=4", "repeats=2", "training.epochs=2",
-        "optimizer.name=sgd", "constraints.params=100000", "sampler.name=random",
+        "optimizer.name=sgd", "constraints.params=100000", "sampler.name=random", "tracking.mode=offline",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return RunFolder(workplace / "runs" / "wild")
@@ -310,6 +356,33 @@ def test_constraint_keeps_architectures_from_training(troubled: RunFolder) -> No
     trained = [row for row in trials if row[columns.STATE] == columns.COMPLETED]
     assert trained
     assert all(row[columns.PARAMS] <= 100_000 for row in trained)
+
+
+def test_offline_leaves_for_wandb_what_sync_then_sends(
+    workplace: Path, server: WandbServer, troubled: RunFolder
+) -> None:
+    trials = {row[columns.TRIAL_ID]: row for row in rows(troubled, "trials")}
+    files = {
+        file.stem.partition("-")[2].partition("-")[2]: file for file in troubled.wandb.glob("offline-run-*/*.wandb")
+    }
+    assert files.keys() == {*trials, "summary"}
+    records = inspect_offline(files["t0000"], workplace)
+    assert columns.FAILED in json.dumps(records)
+    command = [sys.executable, "-m", "search.sync", "run=wild"]
+    done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(trials)} trials of run wild are on W&B" in done.stdout
+    assert_on_wandb(server, troubled)
+
+
+def inspect_offline(file: Path, workplace: Path) -> list[dict[str, Any]]:
+    """The records of an offline run, decoded by wandb's own command."""
+    wandb = shutil.which("wandb", path=str(Path(sys.executable).parent))
+    assert wandb is not None
+    done = subprocess.run(
+        [wandb, "leet", "inspect", "--json", str(file)], capture_output=True, text=True, cwd=workplace, check=True
+    )
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 def test_only_completed_trials_are_repeated_under_the_next_seed(troubled: RunFolder) -> None:

@@ -21,7 +21,7 @@ from search.run_folder import RunFolder
 from search.tracking.place import Place, remembered_place
 
 TRIALS, EPOCHS = 3, 3
-DRAIN_S = 4.0
+DRAIN_S = 12.0
 FORKS = multiprocessing.get_context("forkserver")
 """Searches are forked off a process that has imported all they need."""
 
@@ -116,42 +116,56 @@ FAULTS: dict[str, Fault | None] = {
     "500": Fault(status=500),
     "hanging": Fault(hang=True),
 }
+SETTINGS = {"dying": ("online", 6), "bereft": ("online", 6), "followed": ("off", 2)}
+"""Mode and pause after each epoch, where they matter."""
 TOLD = {
     "unreachable": "cannot be reached (Connection refused)",
-    "dying": "did not take everything within 4 s|cannot be reached (Connection refused)",
+    "dying": "did not take everything within 12 s|cannot be reached (Connection refused)",
     "401": "refuses the API key found here (HTTP 401)",
     "403": "refuses the API key found here (HTTP 403)",
     "429": "answers with HTTP 429 Too Many Requests",
     "500": "answers with HTTP 500 Internal Server Error",
-    "hanging": "did not answer within 5 s|did not take everything within 4 s",
+    "hanging": "did not answer within 5 s|did not take everything within 12 s",
 }
 
 
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Player]]:
-    """One search per fault, all at the same time, and ended."""
-    folder = tmp_path_factory.mktemp("faults")
+def players(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Player]]:
+    """One search per fault, one whose mirroring process is killed, and one without; all at the same time, and ended."""
+    folder = tmp_path_factory.mktemp("searches")
     with ExitStack() as stack:
         players = {}
-        for name, fault in FAULTS.items():
+        for name, fault in (FAULTS | {"bereft": None, "followed": None}).items():
             server = stack.enter_context(WandbServer())
             server.fault = fault
             if name == "unreachable":
                 server.die()
-            pause_s = "4" if name == "dying" else "0.5"
-            run = RunFolder(folder / name)
-            players[name] = Player(server, run, "--drain-s", str(DRAIN_S), "--pause-s", pause_s)
-        dying = players["dying"].server
-        wait_until(lambda: any(there.history for there in dying.runs.values()))
-        dying.die()
+            drain_s = DRAIN_S if name in FAULTS else 60
+            mode, pause_s = SETTINGS.get(name, ("online", 0.5))
+            settings = [
+                "--mode",
+                mode,
+                "--pause-s",
+                str(pause_s),
+                "--drain-s",
+                str(drain_s),
+                "--concurrent",
+                str(TRIALS),
+            ]
+            players[name] = Player(server, RunFolder(folder / name), *settings)
+        follower = sync(players["followed"].server, players["followed"].run, "follow=true")
+        wait_until(lambda: has_rows(players["dying"].server) and has_rows(players["bereft"].server))
+        players["dying"].server.die()
+        os.killpg(mirroring(players["bereft"].pid), signal.SIGKILL)
         for player in players.values():
             player.printed()
+        assert f"{TRIALS} trials of run followed are on W&B" in output(follower)
         yield players
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_search_is_the_same_whatever_wandb_does(faulty: dict[str, Player], name: str) -> None:
-    player = faulty[name]
+def test_a_search_is_the_same_whatever_wandb_does(players: dict[str, Player], name: str) -> None:
+    player = players[name]
     trials = {row[columns.TRIAL_ID]: row for row in player.run.read_trials().to_pylist()}
     assert {trial: (row[columns.STATE], row[columns.EPOCH]) for trial, row in trials.items()} == {
         f"t{index:04d}": (columns.COMPLETED, EPOCHS) for index in range(TRIALS)
@@ -164,19 +178,18 @@ def test_a_search_is_the_same_whatever_wandb_does(faulty: dict[str, Player], nam
 
 
 @pytest.mark.parametrize("name", ["401", "403"])
-def test_a_refused_key_is_said_before_the_search(faulty: dict[str, Player], name: str) -> None:
-    assert "refuses the API key" in faulty[name].printed().splitlines()[0]
-    assert list(faulty[name].run.wandb.glob("offline-run-*")), "what W&B would have had is kept for it"
+def test_a_refused_key_is_said_before_the_search(players: dict[str, Player], name: str) -> None:
+    assert "refuses the API key" in players[name].printed().splitlines()[0]
 
 
-def test_what_wandb_missed_arrives_once_it_is_well(faulty: dict[str, Player]) -> None:
-    for player in faulty.values():
-        player.server.fault = None
-        player.server.revive()
-    syncs = {name: sync(player.server, player.run) for name, player in faulty.items()}
+def test_what_wandb_missed_arrives_once_it_is_well(players: dict[str, Player]) -> None:
+    for name in FAULTS:
+        players[name].server.fault = None
+        players[name].server.revive()
+    syncs = {name: sync(players[name].server, players[name].run) for name in FAULTS}
     for name, process in syncs.items():
         assert f"{TRIALS} trials of run {name} are on W&B" in output(process)
-        assert_complete(faulty[name].server, faulty[name].run)
+        assert_complete(players[name].server, players[name].run)
 
 
 @pytest.mark.slow
@@ -191,47 +204,42 @@ def test_a_server_that_comes_back_gets_everything_while_the_search_goes_on(tmp_p
         assert_complete(server, player.run)
 
 
-@pytest.mark.parametrize("whom", ["search", "beside", "both"])
-def test_kills_leave_one_sweep_and_no_row_missing(tmp_path: Path, whom: str) -> None:
+def test_a_mirroring_process_that_is_killed_is_followed_by_another(players: dict[str, Player]) -> None:
+    player = players["bereft"]
+    assert player.printed().splitlines()[-1] == f"W&B: {place_of(player.run).url}"
+    assert_complete(player.server, player.run)
+
+
+def test_sync_follows_a_search_that_does_not_track(players: dict[str, Player]) -> None:
+    """As from the login node of a cluster whose nodes have no network."""
+    assert "W&B" not in players["followed"].printed()
+    assert_complete(players["followed"].server, players["followed"].run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("both", [False, True])
+def test_a_search_that_is_killed_leaves_one_sweep_and_no_row_missing(tmp_path: Path, both: bool) -> None:
     with WandbServer() as server:
-        run = RunFolder(tmp_path / whom)
+        run = RunFolder(tmp_path / "killed")
         player = Player(server, run, "--pause-s", "2")
-        wait_until(lambda: any(there.history for there in server.runs.values()))
-        beside = children(player.pid)
-        if whom != "beside":
-            os.kill(player.pid, signal.SIGKILL)
-        if whom != "search":
+        wait_until(lambda: has_rows(server))
+        beside = mirroring(player.pid)
+        os.kill(player.pid, signal.SIGKILL)
+        if both:
             os.killpg(beside, signal.SIGKILL)
-        if whom != "beside":
-            player.process.join()
-            player = Player(server, run)
+        player.process.join()
+        player = Player(server, run)
         assert player.printed().splitlines()[-1] == f"W&B: {place_of(run).url}"
         assert_complete(server, run)
 
 
-def children(pid: int) -> int:
+def has_rows(server: WandbServer) -> bool:
+    return any(there.history for there in server.runs.values())
+
+
+def mirroring(pid: int) -> int:
     """The process that mirrors the search ``pid``."""
     found = subprocess.run(
         ["pgrep", "-P", str(pid), "-f", "search.tracking"], capture_output=True, text=True, check=True
     )
     return int(found.stdout)
-
-
-def test_sync_follows_a_search_that_does_not_track(tmp_path: Path) -> None:
-    """As from the login node of a cluster whose nodes have no network."""
-    with WandbServer() as server:
-        player = Player(server, RunFolder(tmp_path / "followed"), "--mode", "off", "--pause-s", "1")
-        wait_until(player.run.status.exists)
-        follower = sync(server, player.run, "follow=true")
-        player.printed()
-        assert f"{TRIALS} trials of run followed are on W&B" in output(follower)
-        assert_complete(server, player.run)
-
-
-def test_offline_keeps_for_wandb_what_online_sends(tmp_path: Path) -> None:
-    with WandbServer() as server:
-        player = Player(server, RunFolder(tmp_path / "offline"), "--mode", "offline", "--pause-s", "0")
-        run = player.run
-        assert f"W&B: {run.wandb}. Upload with: python -m search.sync run=offline" in player.printed()
-        assert len(list(run.wandb.glob("offline-run-*/run-*.wandb"))) == TRIALS + 1
-        assert not server.requests
