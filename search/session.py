@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+from ray.exceptions import RayError
 from rich.console import Console
 
 from cluster.connect import connect
@@ -16,7 +18,7 @@ from search.errors import log_to
 from search.gallery_writer import write_gallery
 from search.prepare import Plan, build_search, describe, plan_search, start_run
 from search.reporting.build import build_report
-from search.reporting.record import read_record
+from search.reporting.record import Record, read_record
 from search.reporting.terminal import print_front
 from search.run_folder import FINISHED, INTERRUPTED, RUNNING, RunError, RunFolder, find_run
 from search.tracking.beside import Tracking
@@ -124,10 +126,19 @@ def report(plan: Plan, run: RunFolder, console: Console, interrupted: bool) -> N
     record = read_record(run)
     if not interrupted:
         with console.status("Predicting with the models of the front"):
-            gallery = write_gallery(run, record.front_rows, plan.data, plan.share)
-        for trial_id, reason in gallery.missing.items():
-            say(f"{trial_id} predicts nothing for the gallery: {reason}")
+            show_predictions(plan, run, record, say)
     files = build_report(run, record)
     run.write_status(INTERRUPTED if interrupted else FINISHED)
     print_front(record, console)
     say(f"\nReport:  {files.page}\nResults: {run.results} (Parquet)")
+
+
+def show_predictions(plan: Plan, run: RunFolder, record: Record, say: Callable[[str], None]) -> None:
+    """Write the gallery of the front; a search that is done must not fail for it."""
+    try:
+        gallery = write_gallery(run, record.front_rows, plan.data, plan.share)
+    except (OSError, RayError) as error:
+        say(f"There is no gallery: {error}")
+        return
+    for trial_id, reason in gallery.missing.items():
+        say(f"{trial_id} predicts nothing for the gallery: {reason}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -37,7 +37,7 @@ class Follower:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._read: set[Path] = set()
+        self._read: set[str] = set()
         self._started: set[str] = set()
         self._last_epoch: dict[str, int] = {}
         self._ended_at: dict[str, datetime.datetime] = {}
@@ -73,10 +73,13 @@ class Follower:
         self._ended_at[trial_id] = ended_at
         return not known
 
-    def _unread(self, table: str) -> dict[Path, pa.Table]:
-        found = sorted((self._run.results / table).glob("*.parquet"))
-        return {path: pq.read_table(path, partitioning=None) for path in found if path not in self._read}
+    def _unread(self, table: str) -> dict[str, pa.Table]:
+        folder = self._run.results / table
+        # A search of days has a hundred thousand files before it merges them: names alone are quick to compare.
+        names = set(os.listdir(folder)) - self._read if folder.exists() else set()  # noqa: PTH208
+        found = sorted(name for name in names if name.endswith(".parquet") and not name.startswith("."))
+        return {name: pq.read_table(folder / name, partitioning=None) for name in found}
 
-    def _rows(self, tables: Mapping[Path, pa.Table]) -> Iterator[dict[str, Any]]:
+    def _rows(self, tables: Mapping[str, pa.Table]) -> Iterator[dict[str, Any]]:
         self._read |= tables.keys()
         return itertools.chain.from_iterable(table.to_pylist() for table in tables.values())

@@ -9,14 +9,15 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-import wandb
+import click
 from wandb.cli.cli import cli
 
+import wandb
 from search import columns
 from search.config import TrackingConfig
 from search.run_folder import FINISHED, INTERRUPTED, RUNNING, RunFolder
 from search.tracking.client import API_TIMEOUT_S
-from search.tracking.place import Place, remember, remembered_place
+from search.tracking.place import Place, TrackingError, remember, remembered_place
 from spaces import Space
 
 _STATES = {RUNNING: "RUNNING", INTERRUPTED: "PAUSED", FINISHED: "FINISHED"}
@@ -39,19 +40,29 @@ def open_sweep(run: RunFolder, place: Place, space: Space) -> Place:
     api = wandb.Api(timeout=API_TIMEOUT_S)
     path = place.path or _lost_sweep(api, place)
     if path is None:
+        config, there = sweep_config(run, place, space), _synced_by_hand(run, place)
         with contextlib.redirect_stdout(io.StringIO()):  # It prints what it returns.
-            created = wandb.sweep(sweep_config(run, place, space), entity=place.entity, project=place.project)
+            created = wandb.sweep(config, entity=place.entity, project=place.project, prior_runs=there)
         path = f"{place.entity or api.default_entity}/{place.project}/{created}"
     sweep = api.sweep(path)  # type: ignore[no-untyped-call]
-    _tell_state(path, sweep.state, RUNNING)
+    with contextlib.suppress(click.ClickException):  # It is no less a sweep where W&B would not call it running.
+        _tell_state(path, sweep.state, RUNNING)
     return remember(run, dataclasses.replace(place, path=path, url=sweep.url))
 
 
 def close_sweep(place: Place, status: str) -> None:
-    """Tell the sweep that the search is ``finished`` or ``interrupted``."""
+    """Tell the sweep that the search is ``finished`` or ``interrupted``.
+
+    Raises:
+        TrackingError: W&B would not have it.
+    """
     assert place.path is not None
     sweep = wandb.Api(timeout=API_TIMEOUT_S).sweep(place.path)  # type: ignore[no-untyped-call]
-    _tell_state(place.path, sweep.state, status)
+    try:
+        _tell_state(place.path, sweep.state, status)
+    except click.ClickException as error:
+        state = _STATES[status]
+        raise TrackingError(f"All is sent, but W&B would not call the sweep {state}: {error.message}") from error
 
 
 def sweep_config(run: RunFolder, place: Place, space: Space) -> dict[str, Any]:
@@ -77,10 +88,15 @@ def _lost_sweep(api: wandb.Api, place: Place) -> str | None:
     return next((f"{entity}/{place.project}/{item.id}" for item in sweeps if ours in _description(item.config)), None)
 
 
+def _synced_by_hand(run: RunFolder, place: Place) -> list[str]:
+    """Ids that W&B knows of already if somebody uploaded the offline runs with its own command, without a sweep."""
+    return [file.stem.removeprefix("run-") for file in run.wandb.glob(f"offline-run-*/run-{place.key}-t*.wandb")]
+
+
 def _description(config: Mapping[str, Any]) -> str:
     return str(config.get("description", ""))
 
 
 def _tell_state(path: str, state: str, status: str) -> None:
-    if state.upper() not in (_STATES[status], "PENDING" if status == RUNNING else ""):
+    if state.upper() != _STATES[status]:
         cli.main(["sweep", _OPTIONS[status], path], standalone_mode=False)

@@ -28,7 +28,9 @@ from trainers.config import TrialConfig
 @pytest.fixture(scope="module")
 def server() -> Iterator[WandbServer]:
     with WandbServer() as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment().items():
+        # The last two the client itself writes into the environment: so they are restored.
+        own = {"WANDB_PROJECT": "segmentation-search", "WANDB_ENTITY": "tester"}
+        for name, value in (server.environment() | own).items():
             patch.setenv(name, value)
         wandb.teardown()
         yield server

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -11,9 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+from untrained_search import main_elsewhere
 from wandb_server import Fault, WandbServer
 
 from search import columns
@@ -23,16 +24,11 @@ from search.tracking.place import Place, remembered_place
 TRIALS, EPOCHS = 3, 3
 DRAIN_S = 12.0
 FORKS = multiprocessing.get_context("forkserver")
-"""Searches are forked off a process that has imported all they need."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _prepared() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-        patch.setenv("WANDB__FILE_STREAM_TRANSMIT_INTERVAL", "1")
-        FORKS.set_forkserver_preload(["untrained_search"])
-        yield
+"""Searches are forked off a process that has imported all they need; it begins with that while other tests run."""
+with pytest.MonkeyPatch.context() as patched:
+    patched.setenv("PYTHONPATH", str(Path(__file__).parent))
+    FORKS.set_forkserver_preload(["untrained_search"])
+    forkserver.ensure_running()
 
 
 class Player:
@@ -42,7 +38,7 @@ class Player:
         self.server, self.run = server, run
         self._file = run.path.with_suffix(f".{len(list(run.path.parent.iterdir()))}.txt")
         arguments = [str(run.path), "--trials", str(TRIALS), "--epochs", str(EPOCHS), *options]
-        self.process = FORKS.Process(target=play, args=(arguments, server.environment(), self._file))
+        self.process = FORKS.Process(target=main_elsewhere, args=(arguments, server.environment(), self._file))
         self.process.start()
 
     @property
@@ -55,15 +51,6 @@ class Player:
         self.process.join(120)
         assert self.process.exitcode == 0, self._file.read_text()
         return self._file.read_text()
-
-
-def play(arguments: list[str], environment: dict[str, str], output: Path) -> None:
-    """What the process of a search does."""
-    import untrained_search  # noqa: PLC0415
-
-    os.environ |= environment
-    with output.open("w", buffering=1) as said, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        untrained_search.main(arguments)
 
 
 def sync(server: WandbServer, run: RunFolder, *options: str) -> subprocess.Popen[str]:

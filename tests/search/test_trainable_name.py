@@ -74,6 +74,7 @@ def actor_that_tells() -> type[tune.Trainable]:
     return Actor
 
 
+@pytest.mark.slow
 def test_every_epoch_runs_under_the_name_of_its_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainable, "TrialActor", actor_that_tells())
     told = Told(tmp_path / "mine" / "trials", ["t0000", "t0001", "t0002"])

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import wandb
 from click.testing import CliRunner
 from wandb.cli.cli import cli
 from wandb.errors import AuthenticationError, CommError
 from wandb.sdk.lib.run_stopping import RunStopChecker
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from wandb_server import Fault, WandbServer
+
+import wandb
 
 # wandb.sweep warns of a setting that it reads itself.
 pytestmark = pytest.mark.filterwarnings("ignore:Read the `app_url` setting:DeprecationWarning")
@@ -114,6 +115,7 @@ def test_runs_start_and_end_side_by_side(server: WandbServer) -> None:
         log_epochs(run, 1, 5)
         run.finish()
 
+    wandb.setup()  # Threads that race for the first set-up may read no environment, and ask another server.
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(whole_run, range(8)))
     assert sorted(server.runs) == [f"t{number}" for number in range(8)]

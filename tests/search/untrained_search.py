@@ -7,7 +7,9 @@ has it, and prints what the user would be told; ``--mode off`` leaves W&B out.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -172,6 +174,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     training = TrainingConfig(epochs=given.epochs)
     settings = SearchConfig(space_name="untrained", num_trials=given.trials, training=training, tracking=tracking)
     play_beside_wandb(given.folder, settings, given.concurrent, given.pause_s)
+
+
+def main_elsewhere(arguments: Sequence[str], environment: Mapping[str, str], output: Path) -> None:
+    """:func:`main` in a process that was forked for it."""
+    os.environ |= dict(environment) | {"WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "1"}
+    with output.open("w", buffering=1) as said, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        main(arguments)
 
 
 if __name__ == "__main__":
