@@ -23,6 +23,8 @@ lint: $(READY)  ## style and types
 bench: $(READY)  ## the measurements, as JSON lines
 	$(BIN)/python tests/benchmarks/trial_start.py
 	$(BIN)/python tests/benchmarks/scene_factors.py
+	$(BIN)/python tests/benchmarks/tracking.py faults
+	$(BIN)/python tests/benchmarks/tracking.py scale
 
 clean:  ## remove the virtual environment
 	rm -rf $(VENV)

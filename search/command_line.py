@@ -63,6 +63,15 @@ QUIET_LOGGING = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_
 """Goes to the end of a command's defaults list."""
 
 
+def register_command(name: str, settings_class: type, text: str) -> DictConfig:
+    """Make the settings of a small command known to Hydra; returns them."""
+    settings, store = schema(settings_class), ConfigStore.instance()
+    store.store(name=f"{name}_schema", node=settings)
+    defaults = [f"{name}_schema", "_self_", *QUIET_LOGGING]
+    store.store(name=name, node={"defaults": defaults, "hydra": quiet_hydra(name, text)})
+    return settings
+
+
 def register() -> DictConfig:
     """Make the settings, the data sets and the shipped spaces known to Hydra; returns the settings."""
     store = ConfigStore.instance()

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
-from search.command_line import QUIET_LOGGING, check_overrides, quiet_hydra
+from search.command_line import check_overrides, register_command
 from search.errors import errors_in_one_line
 from search.reporting.build import build_report
 from search.reporting.record import read_record
 from search.reporting.terminal import print_front
 from search.run_folder import find_run, latest_run
-from trainers.settings import schema
 
 HELP = """\
 Write the report of a run again, from its folder alone.
@@ -57,20 +55,10 @@ def _run(node: DictConfig) -> None:
         console.print(Text(f"Beside it: {', '.join(path.name for path in files.beside)}"), soft_wrap=True)
 
 
-def register() -> DictConfig:
-    """Make the settings known to Hydra; returns them."""
-    settings = schema(ReportConfig)
-    store = ConfigStore.instance()
-    store.store(name="report_schema", node=settings)
-    defaults = ["report_schema", "_self_", *QUIET_LOGGING]
-    store.store(name="report", node={"defaults": defaults, "hydra": quiet_hydra("report", HELP)})
-    return settings
-
-
 def main() -> None:
     """Entry point."""
     with errors_in_one_line():
-        check_overrides(sys.argv[1:], register())
+        check_overrides(sys.argv[1:], register_command("report", ReportConfig, HELP))
     _run()
 
 

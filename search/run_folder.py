@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,6 +54,11 @@ class RunFolder:
     def name(self) -> str:
         """The run's name."""
         return self.path.name
+
+    def argument(self, key: str = "run") -> str:
+        """What names this run on a command line: ``run=<name>``, and where the runs are unless that goes without."""
+        parent = self.path.absolute().parent
+        return f"{key}={self.name}" + ("" if parent == Path("runs").absolute() else f" runs={shlex.quote(str(parent))}")
 
     @property
     def config(self) -> Path:

@@ -103,7 +103,7 @@ def search(plan: Plan, run: RunFolder, login: Login) -> int:
     with console.status("Measuring the architectures") as status:
         running = build_search(plan, run, [view], status.update)
     say(running.architectures.summary())
-    mode = login.settle(run.name, say)
+    mode = login.settle(run, say)
     # Begun only now: while architectures are measured nothing else may run.
     tracking = None if mode == "off" else Tracking(run, config.tracking, mode, say)
     with view:
@@ -114,9 +114,9 @@ def search(plan: Plan, run: RunFolder, login: Login) -> int:
         with console.status("Waiting for W&B"):
             say(f"W&B:     {tracking.close()}")
     if interrupted:
-        say(f"\nInterrupted. Continue with: python -m search.run resume={run.name}")
+        say(f"\nInterrupted. Continue with: python -m search.run {run.argument('resume')}")
         return EXIT_INTERRUPTED
-    say(f"\nReport again: python -m search.report run={run.name}")
+    say(f"\nReport again: python -m search.report {run.argument()}")
     return 0
 
 

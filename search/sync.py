@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from search.command_line import QUIET_LOGGING, check_overrides, quiet_hydra
+from search.command_line import check_overrides, register_command
 from search.config import TrackingConfig, load_config
 from search.console import sayer
-from search.errors import errors_in_one_line
+from search.errors import errors_in_one_line, log_to
 from search.run_folder import RunFolder, find_run, latest_run
-from trainers.settings import schema
 
 HELP = """\
 Bring W&B to what a run's folder holds: its sweep, a run a trial, and the search with its front and report.
@@ -67,6 +65,7 @@ def _sync(run: RunFolder, config: SyncConfig) -> None:
     from search.tracking.sitting import Sitting  # noqa: PLC0415
 
     own = load_config(run.config).tracking
+    log_to(run.log)
     tracking = TrackingConfig(project=config.project or own.project, entity=config.entity or own.entity)
     console = Console()
     say = sayer(console)
@@ -82,20 +81,10 @@ def _sync(run: RunFolder, config: SyncConfig) -> None:
     say(f"{there} trials of run {run.name} are on W&B, with the front and the report.")
 
 
-def register() -> DictConfig:
-    """Make the settings known to Hydra; returns them."""
-    settings = schema(SyncConfig)
-    store = ConfigStore.instance()
-    store.store(name="sync_schema", node=settings)
-    defaults = ["sync_schema", "_self_", *QUIET_LOGGING]
-    store.store(name="sync", node={"defaults": defaults, "hydra": quiet_hydra("sync", HELP)})
-    return settings
-
-
 def main() -> None:
     """Entry point."""
     with errors_in_one_line():
-        check_overrides(sys.argv[1:], register())
+        check_overrides(sys.argv[1:], register_command("sync", SyncConfig, HELP))
     try:
         _run()
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from trainers.augmentations import build_augmentation
 from trainers.batches import count_batches, evaluation_batches, normalise, training_batches
@@ -103,11 +104,8 @@ class Trial:
         training = config.training
         self.device = resolve_device(training.device)
         self.precision = resolve_precision(config, data.num_classes, self.device)
-        half = self.precision == "bf16"
-        self.layout = torch.channels_last if half or self.device.type == "cuda" else torch.contiguous_format
         torch.manual_seed(training.seed)
-        model = build_model(config.model, data.num_classes)
-        self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.model = place_model(build_model(config.model, data.num_classes), self.device, self.precision)
         self.loss = build_loss(config.loss, data.class_counts()).to(self.device)
         self.optimizer = build_optimizer(config.optimizer, self.model.parameters())
         steps = count_batches(len(data.train), training.batch_size)
@@ -167,14 +165,11 @@ class Trial:
 
     def compute_logits(self, pixels: torch.Tensor) -> torch.Tensor:
         """Logits (n, classes, h, w) in float32 of uint8 images (n, 3, h, w)."""
-        with autocast(self.device, self.precision):
-            images = normalise(pixels.to(self.device, non_blocking=True)).contiguous(memory_format=self.layout)
-            logits: torch.Tensor = self.model(images)
-        return logits.float()
+        return compute_logits(self.model, pixels, self.device, self.precision)
 
     def state(self) -> dict[str, Any]:
         """What :meth:`load_state` needs to go on at the next epoch."""
-        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
+        parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
         return {name: part.state_dict() for name, part in parts.items()}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -187,6 +182,24 @@ class Trial:
         """Weights with what is needed to use them elsewhere."""
         classes = [{"name": item.name, "color": list(item.color)} for item in self.data.classes]
         return {"model": self.model.state_dict(), "config": self.config.to_dict(), "classes": classes}
+
+
+def place_model(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
+    """The model on its device, laid out as :func:`compute_logits` wants it."""
+    placed: nn.Module = model.to(device, memory_format=_layout(device, precision))  # type: ignore[call-overload]
+    return placed
+
+
+def compute_logits(model: nn.Module, pixels: torch.Tensor, device: torch.device, precision: str) -> torch.Tensor:
+    """Logits (n, classes, h, w) in float32 of uint8 images (n, 3, h, w), by a model that was placed for it."""
+    with autocast(device, precision):
+        images = normalise(pixels.to(device, non_blocking=True))
+        logits: torch.Tensor = model(images.contiguous(memory_format=_layout(device, precision)))
+    return logits.float()
+
+
+def _layout(device: torch.device, precision: str) -> torch.memory_format:
+    return torch.channels_last if precision == "bf16" or device.type == "cuda" else torch.contiguous_format
 
 
 @torch.inference_mode()

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from trainers.batches import evaluation_batches, normalise
+from trainers.batches import evaluation_batches
 from trainers.checkpoint import CheckpointError, load_checkpoint
 from trainers.config import TrialConfig
 from trainers.datasets import SegmentationData, Split
-from trainers.loop import resolve_precision
-from trainers.profiling import autocast, fresh_model
+from trainers.loop import compute_logits, place_model, resolve_precision
+from trainers.profiling import fresh_model
 
 
 @torch.inference_mode()
@@ -44,16 +44,13 @@ def predict(
     device = torch.device(device)
     model = load_model(config, checkpoint, data).eval()
     precision = resolve_precision(config, data.num_classes, device)
-    half = precision == "bf16"
-    layout = torch.channels_last if half or device.type == "cuda" else torch.contiguous_format
-    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+    model = place_model(model, device, precision)
     split = select_images(data.val, indices)
     classes = np.empty(split.masks.shape, np.uint8)
     start = 0
     for pixels, _ in evaluation_batches(split, config.training.batch_size):
-        with autocast(device, precision):
-            logits = model(normalise(pixels.to(device)).contiguous(memory_format=layout))
-        classes[start : start + len(pixels)] = logits.float().argmax(1).cpu().numpy()
+        logits = compute_logits(model, pixels, device, precision)
+        classes[start : start + len(pixels)] = logits.argmax(1).cpu().numpy()
         start += len(pixels)
     return classes
 

@@ -61,8 +61,10 @@ class Tracking:
         """Whether one process mirrored the search to its end."""
         command = [sys.executable, "-m", "search.tracking", str(self._run.path), "--mode", self._mode]
         with self._log.open("wb") as log:
-            # A group of its own: Ctrl-C is for the search, which then says that it ended.
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, process_group=0)
+            # A session of its own: Ctrl-C is for the search, and its share of the machine can be made small.
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
         while self._process.poll() is None:
             self._say_address()
             time.sleep(LOOK_S)
@@ -93,4 +95,4 @@ class Tracking:
         return self._run.wandb / "tracking.log"
 
     def _upload_hint(self) -> str:
-        return f"Upload with: python -m search.sync run={self._run.name}"
+        return f"Upload with: python -m search.sync {self._run.argument()}"

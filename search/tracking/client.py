@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import wandb
 
+from search.errors import USER_ERRORS
 from search.run_folder import RunFolder
 from search.tracking.place import Place, TrackingError
 
@@ -17,6 +21,7 @@ API_TIMEOUT_S = 20
 """Longest wait for the answer to one question."""
 SEEN_AFTER_S = (0.0, 1.0, 2.0, 4.0)
 """Pauses between looks whether W&B has what it accepted."""
+_log = logging.getLogger(__name__)
 
 
 def init_run(
@@ -65,6 +70,23 @@ def init_run(
         reinit="create_new",
         settings=settings,
     )
+
+
+@contextmanager
+def told_as_trouble(run: RunFolder) -> Iterator[None]:
+    """Let W&B's client keep its own files in the run's folder, and tell whatever its many parts raise in one way.
+
+    Raises:
+        TrackingError: in place of an error of the client's.
+    """
+    os.environ["WANDB_DIR"] = str(run.path)
+    try:
+        yield
+    except USER_ERRORS:
+        raise
+    except Exception as error:
+        _log.exception("W&B failed")
+        raise TrackingError(f"W&B failed: {type(error).__name__}: {error}") from error
 
 
 def finish_run(run: wandb.Run, rows: int, exit_code: int = 0) -> None:

@@ -11,6 +11,7 @@ import requests
 import wandb
 from wandb.sdk.lib import wbauth
 
+from search.run_folder import RunFolder
 from trainers.settings import ConfigError
 
 PROBE_S = 5.0
@@ -53,12 +54,12 @@ class Login:
         self._thread = threading.Thread(target=self._ask, args=(credentials,), name="login", daemon=True)
         self._thread.start()
 
-    def settle(self, run: str, say: Callable[[str], None]) -> str:
+    def settle(self, run: RunFolder, say: Callable[[str], None]) -> str:
         """``online``, ``offline`` or ``off``; a key that the server refuses is said, and makes it ``offline``."""
         self._thread.join(PROBE_S)
         if self._trouble is not None and self._trouble.refused:
             say(f"{self._trouble.text}. The search goes on without it; when the key is right, upload with:")
-            say(f"  python -m search.sync run={run}")
+            say(f"  python -m search.sync {run.argument()}")
             return "offline"
         return self._mode
 

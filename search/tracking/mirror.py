@@ -169,7 +169,8 @@ class Mirror:
                 self._remove_files(trial_id)
 
     def _interrupt(self, trial_id: str) -> None:
-        row = {columns.TRIAL_ID: trial_id, columns.STATE: columns.INTERRUPTED, columns.EPOCH: self._open[trial_id].step}
+        # Rows that do not arrive now are sent when the trial goes on: none is insisted on.
+        row = {columns.TRIAL_ID: trial_id, columns.STATE: columns.INTERRUPTED, columns.EPOCH: 0}
         self._send(TrialNews(trial_id, end=row))
 
     def _config(self, news: TrialNews) -> dict[str, Any]:

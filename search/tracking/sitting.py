@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from search.config import TrackingConfig, load_config
 from search.run_folder import RUNNING, RunError, RunFolder
+from search.tracking.client import told_as_trouble
 from search.tracking.follower import Follower
 from search.tracking.login import probe, require_credentials
 from search.tracking.mirror import Mirror
@@ -42,13 +43,13 @@ class Sitting:
         Raises:
             TrackingError: W&B did not take everything.
             RunError: another process mirrors this run, or it did not start.
-        ConfigError: nobody is logged in to W&B.
+            ConfigError: nobody is logged in to W&B.
         """
         self.run.wandb.mkdir(parents=True, exist_ok=True)
         # A search that was killed and resumed at once finds the process beside its first self still busy.
         lock = FileLock(self.run.wandb / ".lock", timeout=-1 if self.follow else 0)
         try:
-            with lock:
+            with lock, told_as_trouble(self.run):
                 return self._mirror()
         except Timeout as error:
             raise RunError(f"Another process sends run {self.run.name!r} to W&B right now.") from error

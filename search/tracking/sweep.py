@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+import wandb
 from wandb.cli.cli import cli
 
-import wandb
 from search import columns
 from search.config import TrackingConfig
 from search.run_folder import FINISHED, INTERRUPTED, RUNNING, RunFolder

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from wandb_server import WandbServer
 
+from search.run_folder import RunFolder
 from search.tracking.login import Credentials, Login, probe, resolve_mode
 from trainers.settings import ConfigError
 
@@ -49,6 +52,6 @@ def test_the_server_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in (server.environment() | {"WANDB_API_KEY": "f" * 40}).items():
             monkeypatch.setenv(name, value)
         said: list[str] = []
-        assert Login("auto").settle("mine", said.append) == "offline"
+        assert Login("auto").settle(RunFolder(Path("runs/mine").absolute()), said.append) == "offline"
         assert "refuses the API key found here (HTTP 401)" in said[0]
-        assert "search.sync run=mine" in said[1]
+        assert said[1].endswith("search.sync run=mine")

@@ -28,8 +28,8 @@ from trainers.config import TrialConfig
 @pytest.fixture(scope="module")
 def server() -> Iterator[WandbServer]:
     with WandbServer() as server, pytest.MonkeyPatch.context() as patch:
-        # The last two the client itself writes into the environment: so they are restored.
-        own = {"WANDB_PROJECT": "segmentation-search", "WANDB_ENTITY": "tester"}
+        # These are written while a run is mirrored into the environment: so they are restored.
+        own = {"WANDB_PROJECT": "segmentation-search", "WANDB_ENTITY": "tester", "WANDB_DIR": "."}
         for name, value in (server.environment() | own).items():
             patch.setenv(name, value)
         wandb.teardown()

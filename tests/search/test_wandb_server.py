@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import wandb
 from click.testing import CliRunner
 from wandb.cli.cli import cli
 from wandb.errors import AuthenticationError, CommError
 from wandb.sdk.lib.run_stopping import RunStopChecker
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from wandb_server import Fault, WandbServer
-
-import wandb
 
 # wandb.sweep warns of a setting that it reads itself.
 pytestmark = pytest.mark.filterwarnings("ignore:Read the `app_url` setting:DeprecationWarning")

@@ -149,7 +149,7 @@ def play_beside_wandb(folder: Path, settings: SearchConfig, concurrent: int, pau
     login = Login(tracking.mode)
     with run.held():
         search, _ = begin(run, num_trials=settings.num_trials, training=settings.training, tracking=tracking)
-        mode = login.settle(run.name, print)
+        mode = login.settle(run, print)
         beside = None if mode == "off" else Tracking(run, tracking, mode, print)
         started = time.perf_counter()
         spent = play(search, concurrent, pause_s)
