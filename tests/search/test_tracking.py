@@ -22,7 +22,7 @@ from search.run_folder import RunFolder
 from search.tracking.place import Place, remembered_place
 
 TRIALS, EPOCHS = 3, 3
-DRAIN_S = 12.0
+DRAIN_S = 9.0
 FORKS = multiprocessing.get_context("forkserver")
 """Searches are forked off a process that has imported all they need; it begins with that while other tests run."""
 with pytest.MonkeyPatch.context() as patched:
@@ -107,12 +107,12 @@ SETTINGS = {"dying": ("online", 6), "bereft": ("online", 6), "followed": ("off",
 """Mode and pause after each epoch, where they matter."""
 TOLD = {
     "unreachable": "cannot be reached (Connection refused)",
-    "dying": "did not take everything within 12 s|cannot be reached (Connection refused)",
+    "dying": "did not take everything within 9 s|cannot be reached (Connection refused)",
     "401": "refuses the API key found here (HTTP 401)",
     "403": "refuses the API key found here (HTTP 403)",
     "429": "answers with HTTP 429 Too Many Requests",
     "500": "answers with HTTP 500 Internal Server Error",
-    "hanging": "did not answer within 5 s|did not take everything within 12 s",
+    "hanging": "did not answer within 5 s|did not take everything within 9 s",
 }
 
 
@@ -170,10 +170,11 @@ def test_a_refused_key_is_said_before_the_search(players: dict[str, Player], nam
 
 
 def test_what_wandb_missed_arrives_once_it_is_well(players: dict[str, Player]) -> None:
-    for name in FAULTS:
+    healed = ("dying", "401", "hanging")  # which had rows there, was offline, and was still trying
+    for name in healed:
         players[name].server.fault = None
         players[name].server.revive()
-    syncs = {name: sync(players[name].server, players[name].run) for name in FAULTS}
+    syncs = {name: sync(players[name].server, players[name].run) for name in healed}
     for name, process in syncs.items():
         assert f"{TRIALS} trials of run {name} are on W&B" in output(process)
         assert_complete(players[name].server, players[name].run)
