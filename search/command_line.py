@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from search.config import DATA_DEFAULTS, SearchConfig
+from search.run_folder import RunFolder, find_run
 from spaces import shipped_spaces
 from trainers.settings import ConfigError, schema, setting_names, unknown_setting
 
@@ -47,6 +49,24 @@ Examples
   python -m search.run space=backbones data=folder data.root=~/mine num_trials=60 constraints.latency_ms=20
   python -m search.run space=backbones data=camvid data.root=~/camvid dry_run=true
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunChoice:
+    """The settings of every command that works on a run that there is."""
+
+    run: str | None = None
+    """Name of the run, by default the latest."""
+    runs: str = "runs"
+    """Folder of all runs."""
+
+    def find(self) -> RunFolder:
+        """The run.
+
+        Raises:
+            RunError: there is none.
+        """
+        return find_run(Path(self.runs), self.run)
 
 
 def quiet_hydra(name: str, text: str) -> dict[str, Any]:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
-from search.command_line import check_overrides, register_command
+from search.command_line import RunChoice, check_overrides, register_command
 from search.errors import errors_in_one_line
 from search.reporting.build import build_report
 from search.reporting.record import read_record
 from search.reporting.terminal import print_front
-from search.run_folder import find_run, latest_run
 
 HELP = """\
 Write the report of a run again, from its folder alone.
@@ -31,23 +28,12 @@ Example
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReportConfig:
-    """The settings of the command."""
-
-    run: str | None = None
-    """Name of the run, by default the latest."""
-    runs: str = "runs"
-    """Folder of all runs."""
-
-
 @hydra.main(version_base="1.3", config_path=None, config_name="report")
 def _run(node: DictConfig) -> None:
     with errors_in_one_line():
         config = OmegaConf.to_object(node)
-        assert isinstance(config, ReportConfig)
-        runs = Path(config.runs)
-        record = read_record(latest_run(runs) if config.run is None else find_run(runs, config.run))
+        assert isinstance(config, RunChoice)
+        record = read_record(config.find())
         files = build_report(record.run, record)
         console = Console()
         print_front(record, console)
@@ -58,7 +44,7 @@ def _run(node: DictConfig) -> None:
 def main() -> None:
     """Entry point."""
     with errors_in_one_line():
-        check_overrides(sys.argv[1:], register_command("report", ReportConfig, HELP))
+        check_overrides(sys.argv[1:], register_command("report", RunChoice, HELP))
     _run()
 
 

@@ -225,12 +225,14 @@ def latest_run(runs: Path) -> RunFolder:
     return RunFolder(max(started, key=lambda path: (path / "config.yaml").stat().st_mtime))
 
 
-def find_run(runs: Path, name: str) -> RunFolder:
-    """The run called ``name``.
+def find_run(runs: Path, name: str | None) -> RunFolder:
+    """The run called ``name``, the one started last without a name.
 
     Raises:
         RunError: there is none; the message lists those that exist.
     """
+    if name is None:
+        return latest_run(runs)
     run = RunFolder.named(runs, name)
     if not run.path.is_dir():
         raise RunError(f"There is no run {name!r} in {runs}. {_others(runs, name)}")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from search.command_line import check_overrides, register_command
+from search.command_line import RunChoice, check_overrides, register_command
 from search.config import TrackingConfig, load_config
 from search.console import sayer
 from search.errors import errors_in_one_line, log_to
-from search.run_folder import RunFolder, find_run, latest_run
+from search.run_folder import RunFolder
 
 HELP = """\
 Bring W&B to what a run's folder holds: its sweep, a run a trial, and the search with its front and report.
@@ -35,13 +34,9 @@ Example
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyncConfig:
+class SyncConfig(RunChoice):
     """The settings of the command."""
 
-    run: str | None = None
-    """Name of the run, by default the latest."""
-    runs: str = "runs"
-    """Folder of all runs."""
     follow: bool = False
     """Go on until the search ends."""
     project: str | None = None
@@ -55,9 +50,7 @@ def _run(node: DictConfig) -> None:
     with errors_in_one_line():
         config = OmegaConf.to_object(node)
         assert isinstance(config, SyncConfig)
-        runs = Path(config.runs)
-        run = latest_run(runs) if config.run is None else find_run(runs, config.run)
-        _sync(run, config)
+        _sync(config.find(), config)
 
 
 def _sync(run: RunFolder, config: SyncConfig) -> None:

@@ -72,6 +72,15 @@ def init_run(
     )
 
 
+def renew_service() -> None:
+    """End W&B's service, with the files it keeps of runs that ended, and begin another one.
+
+    It is begun here since threads that race for it may read no environment, and ask another server.
+    """
+    wandb.teardown()
+    wandb.setup(wandb.Settings(silent=True))
+
+
 @contextmanager
 def told_as_trouble(run: RunFolder) -> Iterator[None]:
     """Let W&B's client keep its own files in the run's folder, and tell whatever its many parts raise in one way.

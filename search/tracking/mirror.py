@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+from omegaconf import OmegaConf
 
 from search import columns
 from search.run_folder import RUNNING, RunFolder
@@ -25,7 +26,8 @@ from trainers.config import TrialConfig
 
 WORKERS = 8
 """Trials that are begun or ended on W&B at the same time: each waits for answers of the server."""
-_FILES_PER_RUN = 4
+_FILES_PER_RUN = 6
+"""That W&B's client and its service have open for a run; some of them stay open until the service ends."""
 _SPARE_FILES = 100
 _KEPT = (
     *(columns.STATE, columns.REASON, columns.EPOCH, columns.BEST_EPOCH, columns.REPEAT, columns.DEVICE),
@@ -72,7 +74,7 @@ class Mirror:
         self._open: dict[str, wandb.Run] = {}
         self._waiting: dict[str, TrialNews] = {}
         self._failed: dict[str, str] = {}
-        self._most_open = most_open_runs()
+        self._most_runs, self._begun = most_runs(), 0
         self._trouble: str | None = None
 
     def update(self, news: Sequence[TrialNews]) -> None:
@@ -86,6 +88,11 @@ class Mirror:
                 self._waiting.setdefault(item.trial_id, TrialNews(item.trial_id)).extend(item)
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(self._send, self._due()))
+
+    @property
+    def spent(self) -> bool:
+        """Whether trials wait that W&B's service has no files left for: another one is needed."""
+        return self._begun >= self._most_runs and bool(self._waiting)
 
     def finish(self) -> None:
         """End the runs of trials that did not end: they are to be resumed.
@@ -101,14 +108,17 @@ class Mirror:
             raise TrackingError(f"{trials} could not be sent to W&B, the first {trial_id}: {reason}")
 
     def _due(self) -> list[TrialNews]:
-        """What can be sent with the files this process may open; a trial that ended needs them for a moment only."""
-        room = self._most_open - len(self._open)
+        """What can be sent with the files that may be open: half of them are for trials that ended."""
+        room = self._most_runs // 2 - len(self._open)
         due = []
         for trial_id, item in list(self._waiting.items()):
-            opens = trial_id not in self._open and item.end is None
-            if not opens or room > 0:
-                room -= opens
-                due.append(self._waiting.pop(trial_id))
+            begins = trial_id not in self._open
+            stays = begins and item.end is None
+            if (begins and self._begun >= self._most_runs) or (stays and room <= 0):
+                continue
+            self._begun += begins
+            room -= stays
+            due.append(self._waiting.pop(trial_id))
         return due
 
     def _send(self, news: TrialNews) -> None:
@@ -202,11 +212,11 @@ class Mirror:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def most_open_runs() -> int:
-    """How many runs W&B's client can have open with the files that a process may open, which is raised if it can be."""
+def most_runs() -> int:
+    """How many runs W&B's service can begin with the files that a process may open, which is raised if it can be."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return sys.maxsize if hard == resource.RLIM_INFINITY else max(1, (hard - _SPARE_FILES) // _FILES_PER_RUN)
+    return sys.maxsize if hard == resource.RLIM_INFINITY else max(4, (hard - _SPARE_FILES) // _FILES_PER_RUN)
 
 
 def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,14 +227,12 @@ def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    root: dict[str, Any] = {}
+    root = OmegaConf.create()
     for path, value in flat.items():
-        *groups, leaf = path.split(".")
-        level = root
-        for group in groups:
-            level = level.setdefault(group, {})
-        level[leaf] = value
-    return root
+        OmegaConf.update(root, path, value)
+    nested = OmegaConf.to_container(root)
+    assert isinstance(nested, dict)
+    return {str(key): value for key, value in nested.items()}
 
 
 def _remove(settings: dict[str, Any], path: str) -> None:

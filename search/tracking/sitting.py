@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from search.config import TrackingConfig, load_config
 from search.run_folder import RUNNING, RunError, RunFolder
-from search.tracking.client import told_as_trouble
+from search.tracking.client import renew_service, told_as_trouble
 from search.tracking.follower import Follower
 from search.tracking.login import probe, require_credentials
 from search.tracking.mirror import Mirror
@@ -63,6 +63,11 @@ class Sitting:
         while True:
             status = self.run.read_status()  # before looking: what was recorded until it ended is seen below
             mirror.update(follower.poll())
+            if mirror.spent:
+                mirror.finish()
+                renew_service()
+                mirror, follower = Mirror(self.run, place, space, self.online, self.say_sent), Follower(self.run)
+                continue
             if status != RUNNING or not self.follow:
                 break
             time.sleep(POLL_S)

@@ -18,6 +18,8 @@ from search.engine import Search
 from search.ledger import TrialRecord
 from search.run_folder import FINISHED, RunFolder
 from search.tracking import mirror as mirror_module
+from search.tracking import sitting as sitting_module
+from search.tracking.client import renew_service
 from search.tracking.follower import Follower
 from search.tracking.place import Place, TrackingError, remember, remembered_place
 from search.tracking.sitting import Sitting
@@ -202,7 +204,7 @@ def test_a_trial_that_cannot_be_sent_does_not_keep_the_others(server: WandbServe
 def test_no_more_runs_are_open_than_files_allow(
     server: WandbServer, run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirror_module, "most_open_runs", lambda: 1)
+    monkeypatch.setattr(mirror_module, "most_runs", lambda: 4)
     search, space = begin(run, num_trials=3)
     trials = [begun(search) for _ in range(3)]
     place = open_sweep(run, remember(run, Place(server.url, None, "few-files", "k")), space)
@@ -213,12 +215,31 @@ def test_no_more_runs_are_open_than_files_allow(
             report(search, trial)
         search.ledger._epoch_rows.flush()
         mirror.update(follower.poll())
-        assert [trial.trial_id for trial in trials if place.run_id(trial.trial_id) in server.runs] == ["t0000"]
+        assert [trial.trial_id for trial in trials if place.run_id(trial.trial_id) in server.runs] == ["t0000", "t0001"]
     for trial in trials:
         search.end(trial.trial_id)
     mirror.update(follower.poll())
     mirror.finish()
     assert all(epochs(server, place, trial.trial_id) == [1, 2] for trial in trials)
+
+
+def test_a_service_without_files_left_is_followed_by_another(
+    server: WandbServer, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror_module, "most_runs", lambda: 4)
+    services: list[str] = []
+
+    def counted() -> None:
+        services.append("another")
+        renew_service()
+
+    monkeypatch.setattr(sitting_module, "renew_service", counted)
+    search, _ = begin(run, num_trials=10)
+    play(search, concurrent=3)
+    place = mirrored(run)
+    assert len(services) == 2, "four runs, four, and two"
+    budget = list(range(1, TrialConfig().training.epochs + 1))
+    assert all(epochs(server, place, f"t{index:04d}") == budget for index in range(10))
 
 
 def test_stop_run_on_the_site_asks_the_search_to_stop_the_trial(server: WandbServer, run: RunFolder) -> None:

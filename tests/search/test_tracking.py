@@ -14,12 +14,12 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+from on_wandb import assert_on_wandb, place_of
 from untrained_search import main_elsewhere
 from wandb_server import Fault, WandbServer
 
 from search import columns
 from search.run_folder import RunFolder
-from search.tracking.place import Place, remembered_place
 
 TRIALS, EPOCHS = 3, 3
 DRAIN_S = 9.0
@@ -63,28 +63,6 @@ def output(process: subprocess.Popen[str]) -> str:
     printed, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     return printed
-
-
-def place_of(run: RunFolder) -> Place:
-    place = remembered_place(run)
-    assert place is not None
-    return place
-
-
-def assert_complete(server: WandbServer, run: RunFolder) -> None:
-    """One sweep, every trial once and whole, and the search's own run."""
-    place = place_of(run)
-    assert [sweep.id for sweep in server.sweeps.values() if sweep.config["name"] == run.name] == [place.sweep_id]
-    assert server.sweeps[str(place.sweep_id)].state == "FINISHED"
-    trials = run.read_trials().to_pylist()
-    mine = {run_id for run_id, there in server.runs.items() if there.group == run.name}
-    assert mine == {place.run_id(row[columns.TRIAL_ID]) for row in trials} | {place.run_id("summary")}
-    for row in trials:
-        there = server.runs[place.run_id(row[columns.TRIAL_ID])]
-        assert [sent[columns.EPOCH] for sent in there.history] == list(range(1, row[columns.EPOCH] + 1))
-        assert (there.tags, there.state) == ([row[columns.STATE]], "finished")
-    assert "front" in server.runs[place.run_id("summary")].summary
-    assert server.unknown == []
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -177,7 +155,7 @@ def test_what_wandb_missed_arrives_once_it_is_well(players: dict[str, Player]) -
     syncs = {name: sync(players[name].server, players[name].run) for name in healed}
     for name, process in syncs.items():
         assert f"{TRIALS} trials of run {name} are on W&B" in output(process)
-        assert_complete(players[name].server, players[name].run)
+        assert_on_wandb(players[name].server, players[name].run)
 
 
 @pytest.mark.slow
@@ -189,19 +167,19 @@ def test_a_server_that_comes_back_gets_everything_while_the_search_goes_on(tmp_p
         wait_until(lambda: log.exists() and "HTTP 500" in log.read_text())
         server.fault = None
         assert player.printed().splitlines()[-1] == f"W&B: {place_of(player.run).url}"
-        assert_complete(server, player.run)
+        assert_on_wandb(server, player.run)
 
 
 def test_a_mirroring_process_that_is_killed_is_followed_by_another(players: dict[str, Player]) -> None:
     player = players["bereft"]
     assert player.printed().splitlines()[-1] == f"W&B: {place_of(player.run).url}"
-    assert_complete(player.server, player.run)
+    assert_on_wandb(player.server, player.run)
 
 
 def test_sync_follows_a_search_that_does_not_track(players: dict[str, Player]) -> None:
     """As from the login node of a cluster whose nodes have no network."""
     assert "W&B" not in players["followed"].printed()
-    assert_complete(players["followed"].server, players["followed"].run)
+    assert_on_wandb(players["followed"].server, players["followed"].run)
 
 
 @pytest.mark.slow
@@ -218,7 +196,7 @@ def test_a_search_that_is_killed_leaves_one_sweep_and_no_row_missing(tmp_path: P
         player.process.join()
         player = Player(server, run)
         assert player.printed().splitlines()[-1] == f"W&B: {place_of(run).url}"
-        assert_complete(server, run)
+        assert_on_wandb(server, run)
 
 
 def has_rows(server: WandbServer) -> bool:
