@@ -4,7 +4,12 @@
 const FEW_LINES = 12; // so many can be told apart with the raw curves behind them
 const MOST_PANELS = 6;
 const PANEL = { width: 280, height: 300, gap: 28, title: 26 };
+const MANY_TRIALS = 60;
 const DASHES = { validation: "solid", training: "dot", "": "solid" };
+const curves = {
+  metric: data.curve_metrics[0].key, trials: data.trials.length > MANY_TRIALS ? "front" : "all", factor: "", smooth: 0,
+  validation: true, training: true, mean: Boolean(get("curve-mean")),
+};
 
 // Exponential moving average with `weight` on the past, corrected for its start; gaps stay gaps.
 function smoothed(values, weight) {
@@ -60,20 +65,24 @@ function linesOf(data, trials, column, state) {
   return groups.map((runs) => meanLine(data, runs, column, state.smooth));
 }
 
-// The trials of the filter; the selected one is there in any case.
-function shownTrials(data, state) {
+// The trials of the filter.
+function filteredTrials(data, state) {
   const front = new Set(data.trials.filter((trial) => trial.front).map((trial) => trial.configuration));
   const wanted = { all: () => true, completed: (trial) => trial.state === "completed", front: (trial) => front.has(trial.configuration) };
-  const drawn = data.trials.filter((trial) => data.curves[trial.id]);
-  const trials = drawn.filter(wanted[state.trials]);
-  const selected = drawn.find((trial) => trial.id === state.selected);
+  return data.trials.filter((trial) => data.curves[trial.id]).filter(wanted[state.trials]);
+}
+
+// The trials of the filter, and the selected one in any case.
+function shownTrials(data, state) {
+  const trials = filteredTrials(data, state);
+  const selected = data.curves[selection.trial] && byId.get(selection.trial);
   const key = state.mean ? "configuration" : "id";
   return !selected || trials.some((trial) => trial[key] === selected[key]) ? trials : [...trials, selected];
 }
 
 // The parameters with a few values among the shown trials.
 function comparable(data, state) {
-  const trials = shownTrials(data, { ...state, selected: null });
+  const trials = filteredTrials(data, state);
   return data.factors.filter((_, index) => {
     const values = new Set(trials.map((trial) => trial.factors[index]).filter((value) => value !== null));
     return values.size >= 2 && values.size <= MOST_PANELS;
@@ -182,7 +191,7 @@ function groupTraces(lines, look, state, { few, first }) {
 }
 
 function panelTraces(data, panel, place, metric, state, few) {
-  const chosen = data.trials.find((trial) => trial.id === state.selected);
+  const chosen = data.trials.find((trial) => trial.id === selection.trial);
   const key = state.mean ? "configuration" : "id";
   const opacity = chosen ? 0.2 : few ? 0.9 : 0.5;
   const below = [], above = [];
@@ -298,3 +307,49 @@ function drawCurves(element, data, state) {
   element.setAttribute("aria-label", `Learning curves: ${summary.label}. ${summary.text}`);
   return summary.text;
 }
+
+function redrawCurves() {
+  if (get("curve-chart")) get("curve-shown").textContent = drawCurves(get("curve-chart"), data, curves);
+}
+
+// What can be compared depends on the trials shown.
+function offerFactors() {
+  const factors = comparable(data, curves);
+  if (!factors.some((factor) => factor.key === curves.factor)) curves.factor = "";
+  get("curve-factor").replaceChildren(new Option("nothing", ""), ...factors.map((factor) => new Option(factor.key, factor.key)));
+  get("curve-factor").value = curves.factor;
+}
+
+function readCurveControls() {
+  curves.metric = get("curve-metric").value;
+  curves.trials = get("curve-trials").value;
+  curves.factor = get("curve-factor").value;
+  curves.smooth = Number(get("curve-smooth").value);
+  curves.mean = Boolean(get("curve-mean")?.checked);
+  const kinds = data.curve_metrics.find((entry) => entry.key === curves.metric).series.map(([kind]) => kind);
+  for (const kind of ["validation", "training"]) {
+    curves[kind] = get(`curve-${kind}`).checked;
+    get(`curve-${kind}`).disabled = !kinds.includes(kind);
+  }
+  get("curve-smooth").disabled = curves.metric === "lr";
+  offerFactors();
+}
+
+function prepareCurves() {
+  if (!get("curve-chart")) return;
+  fillSelect(get("curve-metric"), data.curve_metrics);
+  get("curve-trials").value = curves.trials;
+  offerFactors();
+  const first = data.compare.find((key) => comparable(data, curves).some((factor) => factor.key === key));
+  if (first) get("curve-factor").value = first;
+  readCurveControls();
+}
+
+function connectCurves() {
+  if (!get("curve-chart")) return;
+  get("curve-controls").addEventListener("change", () => { readCurveControls(); redrawCurves(); });
+  onPointClick(get("curve-chart"));
+  addEventListener("resize", () => { if (panelsAreMisplaced(get("curve-chart"))) redrawCurves(); });
+}
+
+sections.push({ prepare: prepareCurves, draw: redrawCurves, connect: connectCurves });

@@ -21,7 +21,7 @@ from search.reporting.summary import summarise
 from search.reporting.tables import architectures_table, class_iou, front_table, trials_table
 from search.reporting.wording import MISSING, moment, seconds, written
 
-_SCRIPTS = ("tables.js", "pareto.js", "question.js", "curves.js", "page.js")
+_SCRIPTS = ("core.js", "tables.js", "pareto.js", "question.js", "curves.js", "page.js")
 
 
 def render_page(record: Record) -> str:

@@ -1,45 +1,8 @@
-// The Pareto plot, and what both charts share: theme, escaping, layout.
+// The Pareto plot, and the trial selected in it.
 
-function theme() {
-  const style = getComputedStyle(document.documentElement);
-  const read = (name) => style.getPropertyValue(`--${name}`).trim();
-  return { ink: read("ink"), muted: read("muted"), line: read("line"), page: read("page"), panel: read("panel"), accent: read("accent"), font: read("sans") };
-}
-
-// Plotly reads its texts as a subset of HTML; names are text.
-function plain(text) {
-  return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-}
-
-function baseLayout(colors, xTitle, yTitle) {
-  const axis = { gridcolor: colors.line, zeroline: false, linecolor: colors.line, automargin: true, ticks: "outside", tickcolor: colors.line };
-  return {
-    font: { family: colors.font, color: colors.ink, size: 13 },
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 56, r: 16, t: 16, b: 48 },
-    hovermode: "closest",
-    hoverlabel: { bgcolor: colors.panel, bordercolor: colors.line, font: { color: colors.ink, family: colors.font }, align: "left" },
-    legend: { orientation: "h", x: 0, y: 1.01, yanchor: "bottom", itemsizing: "constant", font: { size: 12 } },
-    xaxis: { ...axis, title: { text: xTitle } },
-    yaxis: { ...axis, title: { text: yTitle } },
-  };
-}
-
-const CHART_OPTIONS = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
-
-function describe(data, trial) {
-  const settings = trial.settings.map(([path, value]) => `${path} ${value}`);
-  const state = trial.epochs ? `${trial.state}, epoch ${trial.epoch} of ${trial.epochs}` : trial.state;
-  const roles = trial.front ? ["on the front", ...trial.roles].join(", ") : null;
-  const { miou, latency_ms, size_mb } = trial.shown;
-  return [`${trial.id} · ${data.labels[trial.label].name}`, state, roles, `mIoU ${miou}`, `${latency_ms} ms, ${size_mb} MB`, ...settings].filter(Boolean);
-}
-
-function hoverText(lines) {
-  const [first, ...rest] = lines.map(plain);
-  return [`<b>${first}</b>`, ...rest].join("<br>");
-}
+// What it draws: configurations, whose runs under several seeds are averaged.
+data.points = data.configurations?.map((mean) => ({ ...byId.get(mean.id), ...mean })) ?? data.trials;
+const pareto = { axis: data.axes[0].key, stopped: true };
 
 function drawable(trial, axis) {
   return trial.miou !== null && trial[axis] > 0;
@@ -155,7 +118,7 @@ function drawPareto(element, data, state) {
     });
   }
   if (full.length) traces.unshift(stepLine(full, axis, colors));
-  const chosen = data.trials.find((trial) => trial.id === state.selected);
+  const chosen = data.trials.find((trial) => trial.id === selection.trial);
   const selected = [...full, ...partial].find((trial) => trial.id === chosen?.configuration);
   if (selected) traces.push(ring(selected, axis, colors));
   const layout = baseLayout(colors, `${heading} (log scale)`, "mIoU");
@@ -171,3 +134,36 @@ function drawPareto(element, data, state) {
   Plotly.react(element, traces, layout, CHART_OPTIONS);
   return data.points.length - known.length;
 }
+
+function redrawPareto() {
+  const missing = drawPareto(get("pareto-chart"), data, pareto);
+  get("pareto-left-out").textContent = missing ? `Not drawn for want of mIoU or of this cost: ${missing}.` : "";
+  showSelected(byId.get(selection.trial));
+}
+
+function showSelected(trial) {
+  const panel = get("selected");
+  panel.hidden = !trial;
+  panel.replaceChildren();
+  if (!trial) return;
+  const [title, ...lines] = describe(data, { ...trial, settings: [] });
+  element("h3", title, panel);
+  element("p", lines.join(" · "), panel);
+  if (trial.reason) element("p", trial.reason, panel);
+  const list = element("dl", "", panel);
+  list.className = "settings";
+  for (const [path, value] of trial.settings) {
+    const pair = element("div", "", list);
+    element("dt", path, pair);
+    element("dd", value, pair);
+  }
+}
+
+function connectPareto() {
+  fillSelect(get("axis"), data.axes);
+  get("axis").addEventListener("change", (event) => { pareto.axis = event.target.value; redrawPareto(); });
+  get("show-stopped").addEventListener("change", (event) => { pareto.stopped = event.target.checked; redrawPareto(); });
+  onPointClick(get("pareto-chart"));
+}
+
+sections.push({ draw: redrawPareto, connect: connectPareto });

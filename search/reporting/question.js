@@ -3,6 +3,7 @@
 
 const MARK_HEIGHT = 34;
 const LINE_HEIGHT = 16;
+const question = { factor: 0 };
 
 // Breaks a name where it would leave the plot.
 function wrapped(text, width) {
@@ -109,6 +110,28 @@ function drawEffects(element, factor) {
 function drawQuestion(data, state) {
   const factor = data.question[state.factor];
   for (const name of document.querySelectorAll(".compared")) name.textContent = factor.name;
-  drawLevels(get("level-chart"), data, factor, state.selected);
+  drawLevels(get("level-chart"), data, factor, selection.trial);
   drawEffects(get("effect-chart"), factor);
 }
+
+function redrawQuestion() {
+  if (data.question.length) drawQuestion(data, question);
+}
+
+function showFactor(index) {
+  question.factor = index;
+  data.question.forEach((_, other) => { get(`factor-${other}`).hidden = other !== index; });
+  redrawQuestion();
+}
+
+function connectQuestion() {
+  if (!data.question.length) return;
+  onPointClick(get("level-chart"));
+  if (data.question.length === 1) return;
+  get("factor-choice").hidden = false;
+  fillSelect(get("factor"), data.question.map((factor, index) => ({ heading: factor.name, key: index })));
+  get("factor").addEventListener("change", (event) => showFactor(Number(event.target.value)));
+  showFactor(0);
+}
+
+sections.push({ draw: redrawQuestion, connect: connectQuestion });

@@ -41,6 +41,8 @@ class Record:
     settings: Mapping[str, Any]
     schema_version: int
     trials: list[Row]
+    epochs: pa.Table
+    """The ``epochs`` table, each (trial, epoch) once."""
     curves: Mapping[str, list[Row]]
     """Trial to its ``epochs`` rows, by epoch."""
     architectures: list[Row]
@@ -116,6 +118,7 @@ def read_record(run: RunFolder) -> Record:
         settings=_read_settings(run.config),
         schema_version=version,
         trials=_all_trials(run, data, trials, curves),
+        epochs=epochs,
         curves=curves,
         architectures=_latest(run.read_architectures(), [columns.ARCHITECTURE, columns.DEVICE]).to_pylist(),
         front=objectives.front(tried),

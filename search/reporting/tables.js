@@ -65,3 +65,27 @@ function filterTrials(table, filters, counter) {
   }
   counter.textContent = `${shown} of ${table.tBodies[0].rows.length} shown`;
 }
+
+function connectTables() {
+  document.querySelectorAll("table.data").forEach(makeSortable);
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button.trial");
+    if (button) select(button.closest("[data-trial]").dataset.trial);
+  });
+  const filters = get("filters");
+  if (filters) {
+    const apply = () => filterTrials(get("trials-table"), filters, get("shown-trials"));
+    filters.addEventListener("input", apply);
+    apply();
+  }
+  get("copy-front")?.addEventListener("click", async () => {
+    try {
+      await copyText(tableAsCsv(get("front-table")));
+      get("copied").textContent = "Copied.";
+    } catch (error) {
+      get("copied").textContent = `Not copied: ${error.message}. front.csv lies beside this page.`;
+    }
+  });
+}
+
+sections.push({ connect: connectTables });
