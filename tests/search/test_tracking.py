@@ -24,11 +24,17 @@ from search.run_folder import RunFolder
 TRIALS, EPOCHS = 3, 3
 DRAIN_S = 9.0
 FORKS = multiprocessing.get_context("forkserver")
-"""Searches are forked off a process that has imported all they need; it begins with that while other tests run."""
-with pytest.MonkeyPatch.context() as patched:
-    patched.setenv("PYTHONPATH", str(Path(__file__).parent))
-    FORKS.set_forkserver_preload(["untrained_search"])
-    forkserver.ensure_running()
+
+pytestmark = pytest.mark.alone
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported_once() -> None:
+    """Searches are forked off a process that has imported all they need."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        FORKS.set_forkserver_preload(["untrained_search"])
+        forkserver.ensure_running()
 
 
 class Player:
