@@ -10,7 +10,7 @@ demo: $(READY)  ## a real search on the built-in data set, in minutes and withou
 	$(BIN)/python -m search.run num_trials=12 scheduler.eta=2 scheduler.grace_epochs=3
 
 test: $(READY)  ## the tests, in less than ten minutes on two cores
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not alone"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not alone"
 	$(BIN)/python -m pytest -m "alone and not slow"
 
 test-slow: $(READY)  ## the proofs that take longer

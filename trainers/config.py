@@ -7,6 +7,7 @@ Every class is frozen and refuses bad values with the rule and the value.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -320,7 +321,7 @@ class TrialConfig:
         Raises:
             ConfigError: an unknown field, a value of the wrong type, or one out of range.
         """
-        settings = schema(cls)
+        settings = _schema()
         try:
             config = OmegaConf.to_object(OmegaConf.merge(settings, OmegaConf.create(dict(values))))
         except ConfigKeyError as error:
@@ -367,6 +368,12 @@ class TrialConfig:
             for group in groups:
                 node = node.get(group) if isinstance(node, dict) else None
             if not isinstance(node, dict):
-                raise unknown_setting(path, setting_names(schema(TrialConfig)))
+                raise unknown_setting(path, setting_names(_schema()))
             node[leaf] = value
         return TrialConfig.from_dict(values)
+
+
+@functools.cache
+def _schema() -> DictConfig:
+    """Made once: it takes longer than all the rest of :meth:`TrialConfig.from_dict`, which copies it."""
+    return schema(TrialConfig)
