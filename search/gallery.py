@@ -1,4 +1,4 @@
-"""The gallery of a run: what the models of the Pareto front see in the same few validation images.
+"""The gallery of a run: what the models of the Pareto front see in validation images.
 
 ::
 
@@ -7,7 +7,9 @@
     gallery/<trial_id>/<index>.png    what that model predicts
     gallery/gallery.json              which of these there are, and what they show
 
-Masks are palette images: a pixel's value is the class index, ``IGNORE_INDEX`` where the truth does not count.
+A few common images are there of every model, and of each model those in which it does best and worst on a class
+(:func:`search.diagnosis.examples`). Masks are palette images: a pixel's value is the class index, ``IGNORE_INDEX``
+where the truth does not count.
 Reading needs neither torch nor Ray; :mod:`search.gallery_writer` writes.
 """
 
@@ -23,7 +25,7 @@ from search.files import write_text_atomically
 from search.run_folder import RunError, RunFolder
 from trainers.datasets import SegmentationClass
 
-VERSION = 1
+VERSION = 2
 """Of ``gallery.json``; raised when readers need other content than before."""
 INDEX = "gallery.json"
 IMAGES, TRUTH = "images", "truth"
@@ -31,7 +33,7 @@ IMAGES, TRUTH = "images", "truth"
 
 @dataclass(frozen=True)
 class GalleryImage:
-    """One validation image with what is known of it."""
+    """A validation image that all models predicted."""
 
     index: int
     """Its position in the validation set."""
@@ -44,24 +46,45 @@ class GalleryImage:
 
 
 @dataclass(frozen=True)
+class View:
+    """What one model sees in one validation image."""
+
+    image: Path
+    truth: Path
+    prediction: Path
+
+
+@dataclass(frozen=True)
 class Gallery:
-    """A gallery in ``folder``."""
+    """A gallery in ``folder``. Images go by their position in the validation set."""
 
     folder: Path
     names: Mapping[int, str]
-    """Position in the validation set to the image's name, in the order shown."""
+    """The common images to their names, in the order shown."""
     classes: tuple[SegmentationClass, ...]
     ignored_color: tuple[int, int, int]
     """Red, green and blue in which the masks show pixels that do not count."""
-    members: tuple[str, ...]
-    """``trial_id`` of the models that predicted, in the order of the front."""
+    shown: Mapping[str, tuple[int, ...]]
+    """``trial_id`` of the models that predicted, in the order of the front, to the images in which they are shown."""
     missing: Mapping[str, str]
     """``trial_id`` of the other models of the front to why they could not predict."""
 
     @property
+    def members(self) -> tuple[str, ...]:
+        """``trial_id`` of the models that predicted, in the order of the front."""
+        return tuple(self.shown)
+
+    @property
     def images(self) -> tuple[GalleryImage, ...]:
-        """The images, in the order shown."""
+        """The common images, in the order shown."""
         return tuple(self._image(index, name) for index, name in self.names.items())
+
+    def view(self, trial_id: str, index: int) -> View | None:
+        """What a model sees in an image; none where its prediction was not kept, or files were removed since."""
+        if index not in self.shown.get(trial_id, ()):
+            return None
+        files = [self.file(kind, index) for kind in (IMAGES, TRUTH, trial_id)]
+        return View(*files) if all(file.is_file() for file in files) else None
 
     def file(self, kind: str, index: int) -> Path:
         """The picture of ``kind`` (``images``, ``truth`` or a ``trial_id``) of the image at ``index``."""
@@ -79,7 +102,7 @@ def write_index(gallery: Gallery) -> None:
         "images": [{"index": index, "name": name} for index, name in gallery.names.items()],
         "classes": [{"name": item.name, "color": list(item.color)} for item in gallery.classes],
         "ignored_color": list(gallery.ignored_color),
-        "members": [{"trial_id": trial} for trial in gallery.members],
+        "members": [{"trial_id": trial, "images": list(images)} for trial, images in gallery.shown.items()],
         "missing": [{"trial_id": trial, "reason": reason} for trial, reason in gallery.missing.items()],
     }
     write_text_atomically(gallery.folder / INDEX, json.dumps(content, indent=1))
@@ -113,7 +136,7 @@ def _gallery(folder: Path, content: Mapping[str, Any]) -> Gallery:
         names={entry["index"]: entry["name"] for entry in content["images"]},
         classes=tuple(SegmentationClass(entry["name"], _color(entry["color"])) for entry in content["classes"]),
         ignored_color=_color(content["ignored_color"]),
-        members=tuple(entry["trial_id"] for entry in content["members"]),
+        shown={entry["trial_id"]: tuple(entry["images"]) for entry in content["members"]},
         missing={entry["trial_id"]: entry["reason"] for entry in content["missing"]},
     )
 

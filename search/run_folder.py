@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +57,7 @@ class RunFolder:
 
     def argument(self, key: str = "run") -> str:
         """What names this run on a command line: ``run=<name>``, and where the runs are unless that goes without."""
-        parent = self.path.absolute().parent
-        return f"{key}={self.name}" + ("" if parent == Path("runs").absolute() else f" runs={shlex.quote(str(parent))}")
+        return arguments([self], key)
 
     @property
     def config(self) -> Path:
@@ -92,8 +91,13 @@ class RunFolder:
 
     @property
     def gallery(self) -> Path:
-        """What the models of the front see on a few validation images."""
+        """What the models of the front see in validation images."""
         return self.path / "gallery"
+
+    @property
+    def diagnosis(self) -> Path:
+        """How the models of the front fail on the validation set."""
+        return self.path / "diagnosis"
 
     @property
     def wandb(self) -> Path:
@@ -211,6 +215,13 @@ class RunFolder:
     def read_architectures(self) -> pa.Table:
         """The ``architectures`` table."""
         return read_table(self.results / "architectures", columns.architectures_schema())
+
+
+def arguments(runs: Sequence[RunFolder], key: str = "run") -> str:
+    """What names these runs, all in one folder, on a command line."""
+    parent = runs[0].path.absolute().parent
+    names = ",".join(run.name for run in runs)
+    return f"{key}={names}" + ("" if parent == Path("runs").absolute() else f" runs={shlex.quote(str(parent))}")
 
 
 def latest_run(runs: Path) -> RunFolder:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ray.exceptions import RayError
 from rich.console import Console
 
 from cluster.connect import connect
@@ -15,7 +15,7 @@ from search import columns
 from search.config import SearchConfig, save_config, space_of
 from search.console import ProgressView, sayer
 from search.errors import log_to
-from search.gallery_writer import write_gallery
+from search.front_diagnosis import diagnose_front
 from search.prepare import Plan, build_search, describe, plan_search, start_run
 from search.reporting.build import build_report
 from search.reporting.record import Record, read_record
@@ -134,11 +134,12 @@ def report(plan: Plan, run: RunFolder, console: Console, interrupted: bool) -> N
 
 
 def show_predictions(plan: Plan, run: RunFolder, record: Record, say: Callable[[str], None]) -> None:
-    """Write the gallery of the front; a search that is done must not fail for it."""
+    """Write the diagnosis and the gallery of the front; a search that is done must not fail for them."""
     try:
-        gallery = write_gallery(run, record.front_rows, plan.data, plan.share)
-    except (OSError, RayError) as error:
-        say(f"There is no gallery: {error}")
+        diagnosis = diagnose_front(run, record.front_rows, plan.data, plan.base.data, plan.share)
+    except Exception as error:
+        logging.getLogger(__name__).exception("The front was not diagnosed.")
+        say(f"The front was not diagnosed, so the report shows no predictions: {type(error).__name__}: {error}")
         return
-    for trial_id, reason in gallery.missing.items():
-        say(f"{trial_id} predicts nothing for the gallery: {reason}")
+    for trial_id, reason in diagnosis.missing.items():
+        say(f"{trial_id} predicts nothing: {reason}")
