@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -12,19 +13,22 @@ from rich.text import Text
 from search.command_line import RunChoice, check_overrides, register_command
 from search.errors import errors_in_one_line
 from search.reporting.build import build_report
+from search.reporting.merged import merge
 from search.reporting.record import read_record
 from search.reporting.terminal import print_front
+from search.run_folder import find_run
 
 HELP = """\
-Write the report of a run again, from its folder alone.
+Write the report of a run again, from its folder alone; or one of several runs of one data set, with one front.
 
-  python -m search.report [run=NAME] [runs=DIR]
+  python -m search.report [run=NAME[,NAME ...]] [runs=DIR]
 
-  run=NAME    name of the run; default: the latest
+  run=NAME    name of the run; default: the latest. Of several, the report is written to runs/NAME+NAME/report
   runs=DIR    folder of all runs; default: runs
 
-Example
+Examples
   python -m search.report run=quickstart-20260101-120000
+  python -m search.report run=backbones-a,backbones-b
 """
 
 
@@ -33,7 +37,10 @@ def _run(node: DictConfig) -> None:
     with errors_in_one_line():
         config = OmegaConf.to_object(node)
         assert isinstance(config, RunChoice)
-        record = read_record(config.find())
+        names = (config.run or "").split(",")
+        runs = [find_run(Path(config.runs), name) for name in names] if len(names) > 1 else [config.find()]
+        records = [read_record(run) for run in runs]
+        record = merge(records) if len(records) > 1 else records[0]
         files = build_report(record.run, record)
         console = Console()
         print_front(record, console)
@@ -41,8 +48,15 @@ def _run(node: DictConfig) -> None:
         console.print(Text(f"Beside it: {', '.join(path.name for path in files.beside)}"), soft_wrap=True)
 
 
+def _quoted(argument: str) -> str:
+    """Hydra takes ``run=a,b`` for two jobs; here it is one report of two runs."""
+    key, _, value = argument.partition("=")
+    return f"{key}='{value}'" if key == "run" and "," in value and "'" not in value else argument
+
+
 def main() -> None:
     """Entry point."""
+    sys.argv[1:] = map(_quoted, sys.argv[1:])
     with errors_in_one_line():
         check_overrides(sys.argv[1:], register_command("report", RunChoice, HELP))
     _run()

@@ -15,12 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from search.files import write_atomically
 
 _REPLACES = b"replaces"
+_PLACE = "place in the table"
 FLUSH_INTERVAL_S = 1.0
 """Rows wait at most this long for company. A kill in between loses nothing: checkpoints hold their history."""
 
@@ -143,8 +145,6 @@ class Table:
 
 def last_rows(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
     """The last row of each distinct ``keys``, in order of first appearance."""
-    last: dict[tuple[Any, ...], int] = {}
-    columns = [rows.column(key).to_pylist() for key in keys]
-    for index, key in enumerate(zip(*columns, strict=True)):
-        last[key] = index
-    return rows.take(pa.array(last.values(), type=pa.int64()))
+    places = rows.select(keys).append_column(_PLACE, pa.array(np.arange(rows.num_rows)))
+    found = places.group_by(keys).aggregate([(_PLACE, "min"), (_PLACE, "max")]).sort_by(f"{_PLACE}_min")
+    return rows if found.num_rows == rows.num_rows else rows.take(found.column(f"{_PLACE}_max"))

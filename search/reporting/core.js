@@ -2,10 +2,33 @@
 // A section is an object { prepare, draw, connect }, each of them optional: `prepare` fills its controls, `draw` draws it,
 // first and again whenever the selection or the theme changed, and `connect` listens to what is drawn.
 
-const data = JSON.parse(document.getElementById("payload").textContent);
+const data = unpackedData(JSON.parse(document.getElementById("payload").textContent));
 const byId = new Map(data.trials.map((trial) => [trial.id, trial]));
 const selection = { trial: null };
 const sections = [];
+
+// The counterparts of packing.py: rows from columns, values from the distinct ones, numbers from base64.
+function unpackedRows({ count, columns }) {
+  const entries = Object.entries(columns).map(([key, column]) => [key, column.columns ? unpackedRows(column) : unpackedValues(column)]);
+  return Array.from({ length: count }, (_, index) => Object.fromEntries(entries.map(([key, values]) => [key, values[index]])));
+}
+
+function unpackedValues(column) {
+  return Array.isArray(column) ? column : column.places.map((place) => column.values[place]);
+}
+
+function unpackedNumbers(text) {
+  const bytes = atob(text);
+  const byte = (index, shift) => bytes.charCodeAt(index) << shift;
+  const words = Uint32Array.from({ length: bytes.length / 3 }, (_, index) => byte(3 * index, 8) | byte(3 * index + 1, 16) | byte(3 * index + 2, 24));
+  return new Float32Array(words.buffer);
+}
+
+function unpackedData(packed) {
+  const trials = unpackedRows(packed.trials);
+  for (const trial of trials) trial.settings = Object.entries(trial.settings).filter(([, text]) => text !== null);
+  return { ...packed, trials, configurations: packed.configurations && unpackedRows(packed.configurations) };
+}
 
 function get(id) {
   return document.getElementById(id);

@@ -11,6 +11,22 @@ const curves = {
   validation: true, training: true, mean: Boolean(get("curve-mean")),
 };
 
+// Trial to its curve: `epoch`, each column that has a number as long as that, and its place in each factor.
+function unpackedCurves({ trials, lengths, series, epochs, factors }) {
+  const columns = Object.entries(series).map(([name, text]) => [name, unpackedNumbers(text)]);
+  const places = unpackedRows(factors);
+  let end = 0;
+  return new Map(trials.map((id, index) => {
+    const start = end;
+    end += lengths[index];
+    const own = columns.map(([name, numbers]) => [name, Array.from(numbers.subarray(start, end), (value) => (Number.isNaN(value) ? null : value))]);
+    const epoch = epochs[id] ?? Array.from({ length: end - start }, (_, place) => place + 1);
+    return [id, { ...Object.fromEntries(own), epoch, places: places[index] }];
+  }));
+}
+
+const curveOf = unpackedCurves(data.curves);
+
 // Exponential moving average with `weight` on the past, corrected for its start; gaps stay gaps.
 function smoothed(values, weight) {
   let average = 0;
@@ -23,13 +39,9 @@ function smoothed(values, weight) {
   });
 }
 
-function epochsOf(curve) {
-  return Array.isArray(curve.epoch) ? curve.epoch : Array.from({ length: curve.epoch }, (_, index) => index + 1);
-}
-
 function runLine(data, trial, column, weight) {
-  const curve = data.curves[trial.id];
-  const epochs = epochsOf(curve);
+  const curve = curveOf.get(trial.id);
+  const epochs = curve.epoch;
   const raw = curve[column] ?? epochs.map(() => null);
   const end = trial.epochs ? `${trial.state} at epoch ${trial.epoch} of ${trial.epochs}` : trial.state;
   const text = `<b>${plain(`${trial.id} · ${data.labels[trial.label].name}`)}</b><br>${plain(end)}`;
@@ -60,22 +72,22 @@ function meanLine(data, trials, column, weight) {
 
 function linesOf(data, trials, column, state) {
   if (!state.mean) return trials.map((trial) => runLine(data, trial, column, state.smooth));
-  const configurations = [...new Set(trials.map((trial) => trial.configuration))];
-  const groups = configurations.map((name) => trials.filter((trial) => trial.configuration === name));
-  return groups.map((runs) => meanLine(data, runs, column, state.smooth));
+  const groups = new Map(trials.map((trial) => [trial.configuration, []]));
+  for (const trial of trials) groups.get(trial.configuration).push(trial);
+  return [...groups.values()].map((runs) => meanLine(data, runs, column, state.smooth));
 }
 
 // The trials of the filter.
 function filteredTrials(data, state) {
   const front = new Set(data.trials.filter((trial) => trial.front).map((trial) => trial.configuration));
   const wanted = { all: () => true, completed: (trial) => trial.state === "completed", front: (trial) => front.has(trial.configuration) };
-  return data.trials.filter((trial) => data.curves[trial.id]).filter(wanted[state.trials]);
+  return data.trials.filter((trial) => curveOf.has(trial.id)).filter(wanted[state.trials]);
 }
 
 // The trials of the filter, and the selected one in any case.
 function shownTrials(data, state) {
   const trials = filteredTrials(data, state);
-  const selected = data.curves[selection.trial] && byId.get(selection.trial);
+  const selected = curveOf.has(selection.trial) && byId.get(selection.trial);
   const key = state.mean ? "configuration" : "id";
   return !selected || trials.some((trial) => trial[key] === selected[key]) ? trials : [...trials, selected];
 }
@@ -83,17 +95,16 @@ function shownTrials(data, state) {
 // The parameters with a few values among the shown trials.
 function comparable(data, state) {
   const trials = filteredTrials(data, state);
-  return data.factors.filter((_, index) => {
-    const values = new Set(trials.map((trial) => trial.factors[index]).filter((value) => value !== null));
+  return data.factors.filter(({ key }) => {
+    const values = new Set(trials.map((trial) => curveOf.get(trial.id).places[key]).filter((value) => value !== null));
     return values.size >= 2 && values.size <= MOST_PANELS;
   });
 }
 
 function panelsOf(data, trials, key) {
-  const index = data.factors.findIndex((factor) => factor.key === key);
-  if (index < 0) return [{ title: "", trials }];
-  const { heading, values } = data.factors[index];
-  const panels = values.map((value, place) => ({ title: `${heading}: ${value}`, trials: trials.filter((trial) => trial.factors[index] === place) }));
+  if (!key) return [{ title: "", trials }];
+  const { heading, values } = data.factors.find((factor) => factor.key === key);
+  const panels = values.map((value, place) => ({ title: `${heading}: ${value}`, trials: trials.filter((trial) => curveOf.get(trial.id).places[key] === place) }));
   return panels.filter((panel) => panel.trials.length);
 }
 
@@ -191,7 +202,7 @@ function groupTraces(lines, look, state, { few, first }) {
 }
 
 function panelTraces(data, panel, place, metric, state, few) {
-  const chosen = data.trials.find((trial) => trial.id === selection.trial);
+  const chosen = byId.get(selection.trial);
   const key = state.mean ? "configuration" : "id";
   const opacity = chosen ? 0.2 : few ? 0.9 : 0.5;
   const below = [], above = [];
@@ -249,7 +260,7 @@ function panelTitles(panels, size, grid) {
 // The least and the greatest raw value shown; too many for Math.min to take as arguments.
 function extentOf(data, trials, metric, state) {
   const columns = seriesOf(metric, state).map(([, column]) => column);
-  const values = trials.flatMap((trial) => columns.flatMap((column) => data.curves[trial.id][column] ?? []));
+  const values = trials.flatMap((trial) => columns.flatMap((column) => curveOf.get(trial.id)[column] ?? []));
   const known = values.filter((value) => value !== null);
   return known.length ? known.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]) : null;
 }
@@ -263,7 +274,7 @@ function curveLayout(data, panels, metric, state, element) {
   if (log) Object.assign(layout.yaxis, { type: "log" }, logTicks(extent));
   else if (metric.key === "lr") layout.yaxis.rangemode = "tozero";
   layout.xaxis.tickformat = "d";
-  if (Math.max(...trials.map((trial) => epochsOf(data.curves[trial.id]).at(-1))) <= 12) layout.xaxis.dtick = 1;
+  if (trials.every((trial) => curveOf.get(trial.id).epoch.at(-1) <= 12)) layout.xaxis.dtick = 1;
   const grid = panelGrid(panels.length, element.clientWidth);
   const size = { width: Math.max(200, element.clientWidth - 72), height: Math.max(200, element.clientHeight - 120) };
   panelAxes(layout, panels, grid, size);
@@ -282,12 +293,14 @@ function curveLayout(data, panels, metric, state, element) {
 function curveSummary(data, trials, panels, metric, state) {
   const drawn = panels.flatMap((panel) => panel.trials);
   const lines = state.mean ? new Set(drawn.map((trial) => trial.configuration)).size : drawn.length;
-  const plural = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+  const plural = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
   const what = state.mean ? `${plural(lines, "configuration")}, ${plural(drawn.length, "run")}` : plural(lines, "trial");
   const missing = trials.length - drawn.length;
   const left = missing ? ` Left out, having no ${state.factor}: ${plural(missing, state.mean ? "run" : "trial")}.` : "";
   const by = state.factor ? `, by ${state.factor}` : "";
-  return { label: `${metric.heading} against epoch${by}`, text: `Shown: ${what}.${left}`, lines };
+  const chosen = byId.get(selection.trial);
+  const absent = chosen?.epoch > 0 && !curveOf.has(chosen.id) ? ` The curve of ${chosen.id} is not in this page.` : "";
+  return { label: `${metric.heading} against epoch${by}`, text: `Shown: ${what}.${left}${absent}`, lines };
 }
 
 function drawCurves(element, data, state) {

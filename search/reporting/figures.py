@@ -1,4 +1,4 @@
-"""The Pareto plot as a picture, for slides and READMEs."""
+"""The Pareto plot as a picture, for slides, papers and READMEs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from search import columns
+from search.luck import LUCK
 from search.objectives import Row
 from search.reporting.palette import Style, style
 from search.reporting.record import Record, architecture_label, is_number
@@ -24,12 +26,22 @@ _FRONT_OPACITY, _OPACITY = 0.95, 0.5
 _SHARE_LABEL_BELOW = 0.05  # of the height: reference lines this close share one label
 _DECADE_OF_TICKS = 10.0
 _GREY = "#5d6878"
+_MANY = 1_000
+"""Marks of one architecture beyond which an SVG holds them as pixels: it would take megabytes otherwise."""
+_PICTURE: Any = {"svg.fonttype": "none", "svg.hashsalt": "pareto"}
+"""Text stays text, and the same run gives the same file."""
 
 
-def write_pareto_figure(record: Record, stream: BinaryIO) -> None:
-    """Draw mIoU against latency as PNG: area is size, hollow is short of the full budget, the line the best so far.
+def write_pareto_figure(record: Record, stream: BinaryIO, kind: str = "png") -> None:
+    """Draw mIoU against latency: area is size, hollow is short of the full budget, the line the best so far.
 
-    Configurations that ran under several seeds are at their mean, with a bar of one standard deviation.
+    Configurations that ran under several seeds are at their mean. Bars are the 95 % intervals of the front's members,
+    and a question mark is where the place on the front could be luck.
+
+    Args:
+        record: the run.
+        stream: where the picture goes.
+        kind: ``png`` or ``svg``.
     """
     figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -40,15 +52,17 @@ def write_pareto_figure(record: Record, stream: BinaryIO) -> None:
     if shown:
         _draw_trials(axes, record, shown)
         _draw_steps(axes, [row for row in shown if row[columns.STATE] == columns.COMPLETED])
+        _draw_places(axes, record)
+        _add_legend(axes)
         _label_axes(axes)
         _draw_references(axes, [entry for entry in record.data["references"] if is_number(entry["miou"])])
     else:
         axes.set_axis_off()
         axes.text(0.5, 0.5, "No trial has mIoU and latency", ha="center", color=_GREY, transform=axes.transAxes)
     axes.set_title(record.run.name, loc="left", fontsize=12, parse_math=False)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), matplotlib.rc_context(_PICTURE):
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the page shows such names
-        figure.savefig(stream, format="png")
+        figure.savefig(stream, format=kind, metadata={"Date": None} if kind == "svg" else {})
 
 
 def _draw_trials(axes: Axes, record: Record, rows: Sequence[Row]) -> None:
@@ -62,9 +76,6 @@ def _draw_trials(axes: Axes, record: Record, rows: Sequence[Row]) -> None:
             axes.scatter([], [], s=40, marker=style(index).matplotlib_marker, color=style(index).color, label=label)
     if any(row[columns.STATE] != columns.COMPLETED for row in rows):
         axes.scatter([], [], s=40, facecolor="none", edgecolor=_GREY, label="short of full budget")
-    legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
 
 
 def _draw_architecture(axes: Axes, look: Style, rows: Sequence[Row], areas: list[float], member: list[bool]) -> None:
@@ -79,17 +90,30 @@ def _draw_architecture(axes: Axes, look: Style, rows: Sequence[Row], areas: list
         edgecolor=[to_rgba("black" if outlined else look.color, _FRONT_OPACITY) for outlined in member],
         linewidth=[1.6 if outlined else 0.6 for outlined in member],
         zorder=3,
+        rasterized=len(rows) > _MANY,
     )
-    repeated = [row for row in rows if is_number(row[columns.MIOU_STD])]
-    axes.errorbar(
-        [row[columns.LATENCY_MS] for row in repeated],
-        [row[columns.MIOU] for row in repeated],
-        yerr=[row[columns.MIOU_STD] for row in repeated],
-        fmt="none",
-        ecolor=look.color,
-        elinewidth=1,
-        zorder=2,
-    )
+
+
+def _draw_places(axes: Axes, record: Record) -> None:
+    """How sure the front's members are."""
+    bar: dict[str, Any] = {"color": "black", "linewidth": 1, "zorder": 4}
+    mark: dict[str, Any] = {"textcoords": "offset points", "fontsize": 12, "fontweight": "bold", "zorder": 5}
+    for row in record.front_rows:
+        place, latency_ms = record.places[row[columns.TRIAL_ID]], row[columns.LATENCY_MS]
+        if place.interval is not None:
+            axes.vlines(latency_ms, place.interval.low, place.interval.high, **bar)
+        if place.verdict == LUCK:
+            axes.annotate("?", (latency_ms, row[columns.MIOU]), (6, 0), va="center", **mark)
+    if any(place.interval for place in record.places.values()):
+        axes.plot([], [], color="black", linewidth=1, label="95 % interval of mIoU")
+    if any(place.verdict == LUCK for place in record.places.values()):
+        axes.scatter([], [], s=40, marker="$?$", color="black", label="place could be luck")
+
+
+def _add_legend(axes: Axes) -> None:
+    legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _size(row: Row) -> float:

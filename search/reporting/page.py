@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
 from datetime import datetime
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import plotly.offline
+import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from search import columns
+from search.reporting.failures import explain_failures
+from search.reporting.importance_view import show_importance
 from search.reporting.payload import payload
+from search.reporting.progress_view import show_progress
 from search.reporting.question import answer_question
 from search.reporting.record import Record
 from search.reporting.summary import summarise
-from search.reporting.tables import architectures_table, class_iou, front_table, trials_table
-from search.reporting.wording import MISSING, moment, seconds, written
+from search.reporting.tables import architectures_table, front_table, runs_table, trials_table
+from search.reporting.uncertainty import uncertainty
+from search.reporting.wording import MISSING, limits, moment, seconds, written
+from search.run_folder import arguments
 
-_SCRIPTS = ("core.js", "tables.js", "pareto.js", "question.js", "curves.js", "page.js")
+_SCRIPTS = (
+    *("core.js", "tables.js", "answer.js", "pareto.js", "progress.js"),
+    *("parallel.js", "question.js", "curves.js", "failures.js", "page.js"),
+)
+_STYLES = ("style.css", "importance.css", "failures.css")
 
 
 def render_page(record: Record) -> str:
     """The HTML of the report."""
     summary = summarise(record)
+    progress, importance = show_progress(record), show_importance(record)
     question = answer_question(record)
+    failures = explain_failures(record, summary)
+    tables = {"front": front_table(record), "trials": trials_table(record)}
+    tables |= {"architectures": architectures_table(record), "runs": runs_table(record)}
     environment = Environment(
         loader=PackageLoader("search.reporting", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -39,17 +50,21 @@ def render_page(record: Record) -> str:
         columns=columns,
         header=_header(record),
         summary=summary,
+        progress=progress,
+        importance=importance,
         question=question,
         roles=summary.roles(),
+        sure=uncertainty(record),
         fixed=_fixed(record),
-        front=front_table(record),
-        heat=class_iou(record),
-        trials=trials_table(record),
-        architectures=architectures_table(record),
+        **tables,
+        failures=failures,
         conditions=_latency_conditions(record),
         commands=_commands(record),
-        payload=payload(record, summary) | {"question": [factor.chart for factor in question.factors]},
-        style=_asset("style.css"),
+        payload=payload(record, summary)
+        | {"tables": {f"{name}-table": table.as_json() for name, table in tables.items()}}
+        | {"question": [factor.chart for factor in question.factors], "failures": failures.chart}
+        | {"progress": progress.chart, "parallel": importance.chart},
+        style=Markup("\n").join(_asset(name) for name in _STYLES),
         script=Markup("\n").join(_asset(name) for name in _SCRIPTS),
         plotly=Markup(plotly.offline.get_plotlyjs()),
     )
@@ -72,7 +87,7 @@ def _header(record: Record) -> list[tuple[str, str]]:
         ("When", _when(record)),
         ("Trained on", _distinct(record.trials, columns.DEVICE)),
         ("Latency on", _distinct(record.architectures, columns.DEVICE_NAME)),
-        ("Limits", _limits(data.get("constraints") or {})),
+        ("Limits", limits(data.get("constraints") or {})),
     ]
     return [(term, text) for term, text in pairs if text]
 
@@ -81,12 +96,8 @@ def _distinct(rows: list[dict[str, Any]], column: str) -> str:
     return ", ".join(sorted({row[column] for row in rows if row[column]}))
 
 
-def _limits(constraints: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} ≤ {limit:,.10g}" for name, limit in constraints.items() if limit is not None)
-
-
 def _when(record: Record) -> str:
-    reported = [row[columns.REPORTED_AT] for rows in record.curves.values() for row in rows]
+    reported = list(pc.min_max(record.epochs.column(columns.REPORTED_AT)).as_py().values()) if record.spans else []
     starts = [row[columns.STARTED_AT] for row in record.trials] + reported
     ends = [row[columns.ENDED_AT] for row in record.trials] + reported
     times: list[datetime] = sorted(time for time in starts + ends if time is not None)
@@ -117,10 +128,11 @@ def _latency_conditions(record: Record) -> list[str]:
 
 
 def _commands(record: Record) -> dict[str, str]:
-    run = record.run
-    default = run.path.parent.resolve() == Path("runs").resolve()
-    folder = "" if default else f" {shlex.quote(f'runs={run.path.parent}')}"
-    return {
-        "report": f"python -m search.report run={run.name}{folder}",
-        "resume": f"python -m search.run resume={run.name}{folder}",
+    """What a reader may want to run next, and how."""
+    searches = {
+        f"Continue the search {run.name}" if len(record.runs) > 1 else "Continue the search": (
+            f"python -m search.run {run.argument('resume')}"
+        )
+        for run in record.runs
     }
+    return {"Write this report again": f"python -m search.report {arguments(record.runs)}"} | searches

@@ -2,37 +2,97 @@
 
 // What it draws: configurations, whose runs under several seeds are averaged.
 data.points = data.configurations?.map((mean) => ({ ...byId.get(mean.id), ...mean })) ?? data.trials;
-const pareto = { axis: data.axes[0].key, stopped: true };
+const pareto = { axis: data.axes[0].key, states: new Set(["completed", "stopped"]), drawn: null };
+const largestSize = data.points.reduce((largest, trial) => Math.max(largest, trial.size_mb ?? 0), 0);
 
-function drawable(trial, axis) {
-  return trial.miou !== null && trial[axis] > 0;
+// Filled is comparable. The signs stand beside the states' names where they are switched on and off.
+const STATE_MARKS = {
+  infeasible: { sign: "|", symbol: () => "line-ns-open" },
+  failed: { sign: "×", symbol: () => "x-thin-open" },
+  interrupted: { sign: "◉", symbol: (own) => `${own}-open-dot` },
+  stopped: { sign: "○", symbol: (own) => `${own}-open` },
+  completed: { sign: "●", symbol: (own) => own },
+};
+
+function hoverOf(trial) {
+  const place = data.places[trial.id];
+  const interval = place?.interval ? `mIoU, 95 % interval: ${place.shown}` : null;
+  const luck = place?.luck ? "its place on the front could be luck" : null;
+  return hoverText([...describe(data, trial), interval, luck, trial.miou === null ? trial.reason : null].filter(Boolean));
 }
 
-function bubbles(data, trials, axis, labelIndex, full, colors) {
-  const label = data.labels[labelIndex];
-  const largest = Math.max(...data.points.map((trial) => trial.size_mb ?? 0));
+// Trials of one architecture and state; those of the front are outlined.
+function bubbles(trials, axis, state, showlegend, colors) {
+  const label = data.labels[trials[0].label];
+  const full = state === "completed";
   return {
     type: "scatter",
     mode: "markers",
     name: plain(label.name),
-    legendgroup: String(labelIndex),
-    showlegend: full || !data.points.some((trial) => trial.label === labelIndex && trial.state === "completed" && drawable(trial, axis)),
+    legendgroup: label.name,
+    showlegend,
     x: trials.map((trial) => trial[axis]),
     y: trials.map((trial) => trial.miou),
     customdata: trials.map((trial) => trial.id),
-    hovertext: trials.map((trial) => hoverText(describe(data, trial))),
+    hovertext: trials.map(hoverOf),
     hoverinfo: "text",
-    error_y: { array: trials.map((trial) => trial.miou_std ?? 0), visible: trials.some((trial) => trial.miou_std), color: label.color, thickness: 1, width: 3 },
     marker: {
       color: label.color,
-      symbol: full ? label.symbol : `${label.symbol}-open`,
+      symbol: STATE_MARKS[state].symbol(label.symbol),
       size: trials.map((trial) => trial.size_mb ?? 0),
       sizemode: "area",
-      sizeref: (2 * largest || 1) / 38 ** 2,
+      sizeref: (2 * largestSize || 1) / 38 ** 2,
       sizemin: 5,
-      opacity: trials.map((trial) => (trial.front ? 0.95 : full ? 0.5 : 0.6)),
+      opacity: trials.map((trial) => (trial.front ? 0.95 : full ? 0.5 : 0.7)),
       line: { color: full ? colors.ink : label.color, width: trials.map((trial) => (trial.front ? 2 : full ? 0 : 1.2)) },
     },
+  };
+}
+
+// Below the plot, at their cost: trials that have no mIoU.
+function rug(trials, axis, state) {
+  return {
+    type: "scatter",
+    mode: "markers",
+    yaxis: "y2",
+    showlegend: false,
+    x: trials.map((trial) => trial[axis]),
+    y: trials.map(() => 0.5),
+    customdata: trials.map((trial) => trial.id),
+    hovertext: trials.map(hoverOf),
+    hoverinfo: "text",
+    marker: {
+      color: trials.map((trial) => data.labels[trial.label].color),
+      symbol: STATE_MARKS[state].symbol("circle"),
+      size: 11,
+      line: { color: trials.map((trial) => data.labels[trial.label].color), width: 2 },
+    },
+  };
+}
+
+function rugAxis() {
+  return { domain: [0, 0.06], range: [0, 1], fixedrange: true, showgrid: false, zeroline: false, tickvals: [0.5], ticktext: ["no mIoU"], automargin: true };
+}
+
+// How sure the mIoU of the front's members is, and a question mark where the place could be luck.
+function intervals(members, axis, colors) {
+  const known = members.filter((trial) => data.places[trial.id].interval);
+  return {
+    type: "scatter", mode: "lines", hoverinfo: "skip", name: "95 % interval", showlegend: known.length > 0,
+    x: known.flatMap((trial) => [trial[axis], trial[axis], null]),
+    y: known.flatMap((trial) => [...data.places[trial.id].interval, null]),
+    line: { color: colors.ink, width: 1.5 },
+  };
+}
+
+function questionMarks(members, axis, colors) {
+  const doubted = members.filter((trial) => data.places[trial.id].luck);
+  return {
+    type: "scatter", mode: "text", hoverinfo: "skip", showlegend: false, textposition: "middle right",
+    x: doubted.map((trial) => trial[axis]),
+    y: doubted.map((trial) => trial.miou),
+    text: doubted.map(() => "<b> ?</b>"),
+    textfont: { color: colors.ink, size: 17 },
   };
 }
 
@@ -96,48 +156,75 @@ function shortNumber(value) {
   return `${Number((value / scale).toPrecision(3))}${letter}`;
 }
 
-function ring(trial, axis, colors) {
-  return {
-    type: "scatter", mode: "markers", x: [trial[axis]], y: [trial.miou], hoverinfo: "skip", showlegend: false,
-    marker: { symbol: "circle-open", size: 48, color: colors.accent, line: { width: 3 } },
-  };
+// A circle in pixels, as a path since Plotly cuts circles at zero on a log axis.
+const RING = "M -23,0 C -23,-12.7 -12.7,-23 0,-23 C 12.7,-23 23,-12.7 23,0 C 23,12.7 12.7,23 0,23 C -12.7,23 -23,12.7 -23,0 Z";
+
+// A shape, not a trace: it moves in no time, where drawing ten thousand bubbles again takes a second.
+function ring(placed, axis, colors) {
+  const chosen = byId.get(selection.trial)?.configuration;
+  const around = { type: "path", path: RING, xsizemode: "pixel", ysizemode: "pixel", line: { color: colors.accent, width: 3 } };
+  const height = (trial) => (trial.miou === null ? { yref: "y2", yanchor: 0.5 } : { yanchor: trial.miou });
+  return placed.filter((trial) => trial.id === chosen).map((trial) => ({ ...around, xanchor: trial[axis], ...height(trial) }));
 }
 
-function drawPareto(element, data, state) {
-  const colors = theme();
-  const { axis } = state;
+function paretoTraces(shown, noMiou, axis, colors) {
+  const full = shown.filter((trial) => trial.state === "completed");
+  const traces = full.length ? [stepLine(full, axis, colors)] : [];
+  const order = Object.keys(STATE_MARKS);
+  const latest = new Map(); // the state whose mark stands for an architecture in the legend
+  for (const state of order) for (const trial of shown) if (trial.state === state) latest.set(trial.label, state);
+  for (const state of order) {
+    const lost = noMiou.filter((trial) => trial.state === state);
+    if (lost.length) traces.push(rug(lost, axis, state));
+    const groups = data.labels.map((_, index) => shown.filter((trial) => trial.state === state && trial.label === index));
+    for (const own of groups.filter((group) => group.length)) {
+      traces.push(bubbles(own, axis, state, latest.get(own[0].label) === state, colors));
+    }
+  }
+  const members = full.filter((trial) => trial.front);
+  return [...traces, intervals(members, axis, colors), questionMarks(members, axis, colors)];
+}
+
+function paretoLayout(shown, noMiou, axis, colors) {
   const heading = data.axes.find((entry) => entry.key === axis).heading;
-  const known = data.points.filter((trial) => drawable(trial, axis));
-  const full = known.filter((trial) => trial.state === "completed");
-  const partial = state.stopped ? known.filter((trial) => trial.state !== "completed") : [];
-  const traces = [];
-  for (const [group, isFull] of [[partial, false], [full, true]]) {
-    data.labels.forEach((_, index) => {
-      const own = group.filter((trial) => trial.label === index);
-      if (own.length) traces.push(bubbles(data, own, axis, index, isFull, colors));
-    });
-  }
-  if (full.length) traces.unshift(stepLine(full, axis, colors));
-  const chosen = data.trials.find((trial) => trial.id === selection.trial);
-  const selected = [...full, ...partial].find((trial) => trial.id === chosen?.configuration);
-  if (selected) traces.push(ring(selected, axis, colors));
   const layout = baseLayout(colors, `${heading} (log scale)`, "mIoU");
-  const heights = [...full, ...partial, ...data.references].map((entry) => entry.miou);
-  Object.assign(layout.xaxis, { type: "log" }, logTicks([...full, ...partial].map((trial) => trial[axis])));
-  layout.shapes = referenceLines(data.references, colors);
-  layout.annotations = referenceLabels(data.references, Math.max(...heights) - Math.min(...heights), colors);
   layout.uirevision = axis;
-  if (!full.length && !partial.length) {
-    layout.annotations = [{ text: `No trial has mIoU and ${plain(heading)}`, showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }];
-    layout.shapes = [];
+  Object.assign(layout.xaxis, { type: "log" }, logTicks([...shown, ...noMiou].map((trial) => trial[axis])));
+  if (noMiou.length) {
+    layout.yaxis.domain = [0.1, 1];
+    layout.yaxis2 = rugAxis();
+    layout.xaxis.anchor = "y2";
   }
-  Plotly.react(element, traces, layout, CHART_OPTIONS);
-  return data.points.length - known.length;
+  if (!shown.length) {
+    layout.yaxis.range = [0, 1];
+    layout.annotations = [{ text: `No trial shown has mIoU and ${plain(heading)}`, showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }];
+    return layout;
+  }
+  const heights = [...shown, ...data.references].map((entry) => entry.miou);
+  layout.annotations = referenceLabels(data.references, Math.max(...heights) - Math.min(...heights), colors);
+  return layout;
 }
 
+// The whole plot when what it shows has changed, else only the ring.
 function redrawPareto() {
-  const missing = drawPareto(get("pareto-chart"), data, pareto);
-  get("pareto-left-out").textContent = missing ? `Not drawn for want of mIoU or of this cost: ${missing}.` : "";
+  const { axis, states } = pareto;
+  const colors = theme();
+  const view = JSON.stringify([axis, [...states], colors]);
+  const wanted = data.points.filter((trial) => states.has(trial.state));
+  const placed = wanted.filter((trial) => trial[axis] > 0);
+  const shown = placed.filter((trial) => trial.miou !== null);
+  const noMiou = placed.filter((trial) => trial.miou === null);
+  const lines = shown.length ? referenceLines(data.references, colors) : [];
+  const shapes = [...lines, ...ring(placed, axis, colors)];
+  if (view === pareto.drawn) {
+    Plotly.relayout(get("pareto-chart"), { shapes });
+  } else {
+    const layout = { ...paretoLayout(shown, noMiou, axis, colors), shapes };
+    Plotly.react(get("pareto-chart"), paretoTraces(shown, noMiou, axis, colors), layout, CHART_OPTIONS);
+  }
+  pareto.drawn = view;
+  const missing = wanted.length - placed.length;
+  get("pareto-left-out").textContent = missing ? `Not drawn for want of this cost: ${missing}.` : "";
   showSelected(byId.get(selection.trial));
 }
 
@@ -159,11 +246,30 @@ function showSelected(trial) {
   }
 }
 
+// A switch for each state that occurs, the comparable first.
+function prepareStates() {
+  for (const state of Object.keys(STATE_MARKS).reverse()) {
+    const number = data.points.filter((trial) => trial.state === state).length;
+    if (!number) continue;
+    const chip = element("label", "", get("pareto-states"));
+    chip.className = "chip";
+    const box = document.createElement("input");
+    Object.assign(box, { type: "checkbox", value: state, checked: pareto.states.has(state) });
+    chip.append(box, ` ${STATE_MARKS[state].sign} ${state} (${number})`);
+  }
+}
+
+function switchState({ target }) {
+  if (target.checked) pareto.states.add(target.value);
+  else pareto.states.delete(target.value);
+  redrawPareto();
+}
+
 function connectPareto() {
   fillSelect(get("axis"), data.axes);
   get("axis").addEventListener("change", (event) => { pareto.axis = event.target.value; redrawPareto(); });
-  get("show-stopped").addEventListener("change", (event) => { pareto.stopped = event.target.checked; redrawPareto(); });
+  get("pareto-states").addEventListener("change", switchState);
   onPointClick(get("pareto-chart"));
 }
 
-sections.push({ draw: redrawPareto, connect: connectPareto });
+sections.push({ prepare: prepareStates, draw: redrawPareto, connect: connectPareto });

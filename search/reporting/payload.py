@@ -1,29 +1,40 @@
-"""The data behind the page's charts, as plain JSON values with rounded numbers."""
+"""The data behind the page's charts, as plain JSON values with rounded numbers; rows of trials are packed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search import columns
 from search.objectives import Row
-from search.reporting.curve_data import compared, curve, curve_metrics, factors
+from search.reporting.curve_data import Factor, compared, curve_metrics, curves, drawn_trials, factors
+from search.reporting.packing import packed_rows
 from search.reporting.palette import style
 from search.reporting.record import Record, architecture_label, is_number
 from search.reporting.summary import Summary, settings_of
+from search.reporting.uncertainty import intervals
 from search.reporting.wording import heading, written
 
-AXES = (columns.LATENCY_MS, columns.SIZE_MB, columns.PARAMS, columns.TRAIN_TIME_S)
+AXES = (
+    *(columns.LATENCY_MS, columns.LATENCY_GPU_MS, columns.LATENCY_CPU_MS),
+    *(columns.SIZE_MB, columns.PARAMS, columns.TRAIN_TIME_S),
+)
 """What mIoU can be drawn against: costs, the smaller the better."""
+_BY_DEVICE = (columns.LATENCY_GPU_MS, columns.LATENCY_CPU_MS)
+"""Costs that are offered only where they were measured."""
 
 
 def payload(record: Record, summary: Summary) -> dict[str, Any]:
     """Everything the charts need."""
     labels = record.labels
-    varied = factors(record)
+    drawn = drawn_trials(record)
+    varied = factors(record, set(drawn))
     front = {row[columns.TRIAL_ID] for row in record.front_rows}
     roles = summary.roles()
+    places = {label: index for index, label in enumerate(labels)}
     return {
-        "axes": [{"key": key, "heading": heading(key)} for key in AXES],
+        "axes": [{"key": key, "heading": heading(key)} for key in AXES if _is_offered(record, key)],
+        "places": intervals(record),
         "curve_metrics": curve_metrics(),
         "factors": [factor.as_json() for factor in varied],
         "compare": compared(record),
@@ -33,15 +44,26 @@ def payload(record: Record, summary: Summary) -> dict[str, Any]:
             for entry in record.data["references"]
             if is_number(entry["miou"])
         ],
-        "trials": [
-            _trial(record, row, labels)
-            | {"front": row[columns.TRIAL_ID] in front, "roles": roles.get(row[columns.TRIAL_ID], ())}
-            | {"factors": [factor.place(row) if row[columns.TRIAL_ID] in record.curves else None for factor in varied]}
-            for row in record.trials
-        ],
-        "configurations": [_configuration(row) for row in record.configurations] if record.repeated else None,
-        "curves": {trial: curve(rows) for trial, rows in record.curves.items()},
+        "trials": packed_rows(
+            [
+                _trial(record, row, places)
+                | {"front": row[columns.TRIAL_ID] in front, "roles": roles.get(row[columns.TRIAL_ID], ())}
+                for row in record.trials
+            ]
+        ),
+        "configurations": packed_rows(list(map(_configuration, record.configurations))) if record.repeated else None,
+        "curves": curves(record, drawn) | {"factors": _places(record, drawn, varied)},
     }
+
+
+def _places(record: Record, drawn: Sequence[str], varied: Sequence[Factor]) -> dict[str, Any]:
+    """Where each drawn trial stands in each factor, in their order."""
+    rows = {row[columns.TRIAL_ID]: row for row in record.trials}
+    return packed_rows([{factor.path: factor.place(rows[trial]) for factor in varied} for trial in drawn])
+
+
+def _is_offered(record: Record, cost: str) -> bool:
+    return cost not in _BY_DEVICE or any(is_number(row[cost]) for row in record.trials)
 
 
 def _label(index: int, name: str) -> dict[str, str]:
@@ -59,7 +81,7 @@ def _configuration(row: Row) -> dict[str, Any]:
     return {"id": row[columns.TRIAL_ID], "reason": row[columns.REASON], "shown": shown} | numbers
 
 
-def _trial(record: Record, row: Row, labels: list[str]) -> dict[str, Any]:
+def _trial(record: Record, row: Row, labels: Mapping[str, int]) -> dict[str, Any]:
     numbers = {name: _rounded(row[name]) for name in (columns.MIOU, *AXES)}
     shown = {name: written(name, row[name]) for name in (columns.MIOU, *AXES)}
     return {
@@ -69,8 +91,8 @@ def _trial(record: Record, row: Row, labels: list[str]) -> dict[str, Any]:
         "reason": row[columns.REASON],
         "epoch": row[columns.EPOCH],
         "epochs": row[columns.EPOCHS],
-        "label": labels.index(architecture_label(row)),
-        "settings": settings_of(record, row),
+        "label": labels[architecture_label(row)],
+        "settings": dict.fromkeys(record.varying) | dict(settings_of(record, row)),
         "shown": shown,
     } | numbers
 

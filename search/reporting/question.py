@@ -15,6 +15,7 @@ from search.reporting.wording import MISSING, heading, written
 
 UNNAMED = "What made a difference?"
 _NO_SPACE = "The settings of this run hold no space, so nothing is compared."
+_SEVERAL = "The question of each run is answered in its own report, from pairs of its own trials."
 _NOTHING_YET = "No two completed trials differ in what the question is about, so there is nothing to compare."
 _LEVELS = (
     *(Column("level", "level", False), Column("trials", "trials", True)),
@@ -70,7 +71,7 @@ def answer_question(record: Record) -> QuestionView:
     """Compare what the run's space asks about, and put it into words, numbers and the data of a figure."""
     title = str(record.data["question"]) or UNNAMED
     if record.space is None:
-        return QuestionView(title, [_NO_SPACE], [], [])
+        return QuestionView(title, [_NO_SPACE if len(record.runs) == 1 else _SEVERAL], [], [])
     found = compare(record.trials, record.space, record.class_names)
     views = [_view(factor, record.class_names) for factor in found.factors]
     answered = zip(found.factors, views, strict=True)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from search import columns, objectives
+from search.diagnosis import Diagnosis, read_diagnosis
+from search.gallery import Gallery, read_gallery
+from search.luck import Place, assess
 from search.objectives import Row
 from search.repeats import configurations, configurations_table, split_id
 from search.results import last_rows
@@ -42,13 +47,26 @@ class Record:
     schema_version: int
     trials: list[Row]
     epochs: pa.Table
-    """The ``epochs`` table, each (trial, epoch) once."""
-    curves: Mapping[str, list[Row]]
-    """Trial to its ``epochs`` rows, by epoch."""
+    """The ``epochs`` table, each (trial, epoch) once: the rows of a trial lie together, by epoch."""
+    spans: Mapping[str, slice]
+    """Trial to where its rows are in ``epochs``; a trial that reported no epoch is not there."""
     architectures: list[Row]
     front: pa.Table
     hypervolume: float
     reference_point: Mapping[str, float]
+    prefix: str = ""
+    """Before the ids of its trials, where it is a part of a record of several runs (:mod:`search.reporting.merged`)."""
+    parts: tuple[Record, ...] = ()
+    """The runs that a record of several puts side by side, with the ids that their trials have in it."""
+
+    @property
+    def runs(self) -> tuple[RunFolder, ...]:
+        """The runs that the trials are of."""
+        return tuple(part.run for part in self.parts) or (self.run,)
+
+    def source(self, trial_id: str) -> tuple[RunFolder, str]:
+        """The run that a trial belongs to, and its id there."""
+        return self.run, trial_id.removeprefix(self.prefix)
 
     @property
     def class_names(self) -> list[str]:
@@ -94,6 +112,28 @@ class Record:
         return [by_id[row[columns.TRIAL_ID]] for row in self.front.to_pylist()]
 
     @cached_property
+    def diagnosis(self) -> Diagnosis | None:
+        """How the front's models fail; None where none was written, it cannot be read or is of other classes."""
+        try:
+            found = self.read_diagnosis()
+        except RunError:
+            return None  # the page's section on failures says why
+        return found if found and list(found.classes) == self.class_names else None
+
+    def read_diagnosis(self) -> Diagnosis | None:
+        """What :func:`search.diagnosis.read_diagnosis` reads, also of another data set."""
+        return read_diagnosis(self.run)
+
+    def read_gallery(self) -> Gallery | None:
+        """What :func:`search.gallery.read_gallery` reads."""
+        return read_gallery(self.run)
+
+    @cached_property
+    def places(self) -> Mapping[str, Place]:
+        """How sure each place on the front is, by ``trial_id``."""
+        return assess(self.front_rows, self.configurations, self.architectures, self.diagnosis)
+
+    @cached_property
     def labels(self) -> list[str]:
         """Short names of the architectures tried, sorted: what colours stand for."""
         return sorted({architecture_label(row) for row in self.trials})
@@ -108,8 +148,8 @@ def read_record(run: RunFolder) -> Record:
     """
     data = _read_data(run)
     trials = _latest(run.read_trials(), [columns.TRIAL_ID])
-    epochs = _latest(run.read_epochs(), [columns.TRIAL_ID, columns.EPOCH])
-    curves = _curves(epochs)
+    epochs = _by_trial(_latest(run.read_epochs(), [columns.TRIAL_ID, columns.EPOCH]))
+    spans = _spans(epochs)
     version = max(_schema_version(run, table) for table in (trials, epochs))
     tried = configurations_table(trials)
     return Record(
@@ -117,9 +157,9 @@ def read_record(run: RunFolder) -> Record:
         data=data,
         settings=_read_settings(run.config),
         schema_version=version,
-        trials=_all_trials(run, data, trials, curves),
+        trials=_all_trials(run, data, trials, epochs, spans),
         epochs=epochs,
-        curves=curves,
+        spans=spans,
         architectures=_latest(run.read_architectures(), [columns.ARCHITECTURE, columns.DEVICE]).to_pylist(),
         front=objectives.front(tried),
         hypervolume=objectives.hypervolume(tried),
@@ -133,9 +173,13 @@ def architecture_label(row: Row) -> str:
     return " ".join(names) or UNKNOWN_ARCHITECTURE
 
 
-def architecture_fields(row: Row) -> dict[str, Any]:
+def architecture_fields(row: Row) -> Mapping[str, Any]:
     """The model fields in a row's architecture key; none when the key is null."""
-    key = row[columns.ARCHITECTURE]
+    return _fields_in(row[columns.ARCHITECTURE])
+
+
+@cache
+def _fields_in(key: str | None) -> Mapping[str, Any]:
     try:
         fields = json.loads(key) if key else {}
     except json.JSONDecodeError:
@@ -146,6 +190,14 @@ def architecture_fields(row: Row) -> dict[str, Any]:
 def is_number(value: object) -> bool:
     """Whether a metric is there and finite."""
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def numbers(table: pa.Table, column: str) -> NDArray[np.float64]:
+    """A column as ``(rows,)`` float64, NaN where it is null or not finite; all NaN where the table lacks it."""
+    if column not in table.column_names:
+        return np.full(table.num_rows, np.nan)
+    values = table.column(column).to_numpy().astype(np.float64)
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _read_data(run: RunFolder) -> dict[str, Any]:
@@ -180,22 +232,36 @@ def _latest(table: pa.Table, keys: list[str]) -> pa.Table:
     return last_rows(table, keys) if table.num_rows else table
 
 
-def _curves(epochs: pa.Table) -> dict[str, list[Row]]:
-    curves: dict[str, list[Row]] = defaultdict(list)
-    for row in epochs.to_pylist():
-        curves[row[columns.TRIAL_ID]].append(row)
-    return {trial: sorted(rows, key=lambda row: row[columns.EPOCH]) for trial, rows in curves.items()}
+def _by_trial(epochs: pa.Table) -> pa.Table:
+    """The rows of each trial together and by epoch, the trials in the order in which they reported first."""
+    if not epochs.num_rows:
+        return epochs
+    first_seen = epochs.column(columns.TRIAL_ID).combine_chunks().dictionary_encode().indices.to_numpy()
+    return epochs.take(pa.array(np.lexsort((epochs.column(columns.EPOCH).to_numpy(), first_seen))))
 
 
-def _all_trials(run: RunFolder, data: Mapping[str, Any], table: pa.Table, curves: Mapping[str, list[Row]]) -> list[Row]:
+def _spans(epochs: pa.Table) -> dict[str, slice]:
+    """Trial to its rows, of a table in which they lie together."""
+    if not epochs.num_rows:
+        return {}
+    runs = pc.run_end_encode(epochs.column(columns.TRIAL_ID).combine_chunks())
+    ends = runs.run_ends.to_pylist()
+    return {
+        trial: slice(start, end) for trial, start, end in zip(runs.values.to_pylist(), [0, *ends], ends, strict=False)
+    }
+
+
+def _all_trials(
+    run: RunFolder, data: Mapping[str, Any], table: pa.Table, epochs: pa.Table, spans: Mapping[str, slice]
+) -> list[Row]:
     """The rows of ``trials`` and one for each trial that only ``epochs`` knows, with every column present."""
     parameters = {path: pa.string() for path in data["parameters"]}
     names = columns.trials_schema(parameters, [entry["name"] for entry in data["classes"]]).names
     ended = [dict.fromkeys(names) | row for row in table.to_pylist()]
     known = {row[columns.TRIAL_ID] for row in ended}
     open_ones = [
-        dict.fromkeys(names) | _interrupted(run, trial, rows, parameters)
-        for trial, rows in curves.items()
+        dict.fromkeys(names) | _interrupted(run, trial, epochs[span], parameters)
+        for trial, span in spans.items()
         if trial not in known
     ]
     return sorted(ended + open_ones, key=_order)
@@ -206,9 +272,11 @@ def _order(row: Row) -> tuple[int, str, int]:
     return len(row[columns.CONFIGURATION]), row[columns.CONFIGURATION], row[columns.REPEAT]
 
 
-def _interrupted(run: RunFolder, trial: str, rows: list[Row], parameters: Iterable[str]) -> Row:
-    measured = [row for row in rows if is_number(row[columns.MIOU])]
-    top = max(measured, key=lambda row: row[columns.MIOU], default=None)
+def _interrupted(run: RunFolder, trial: str, rows: pa.Table, parameters: Iterable[str]) -> Row:
+    """What is known of a trial without an end, from its own rows of ``epochs`` and its configuration."""
+    miou = numbers(rows, columns.MIOU)
+    top = None if np.isnan(miou).all() else rows.slice(int(np.nanargmax(miou)), 1).to_pylist()[0]
+    (last,) = rows.slice(rows.num_rows - 1).to_pylist()
     configuration, repeat = split_id(trial)
     row: Row = {
         columns.TRIAL_ID: trial,
@@ -216,8 +284,8 @@ def _interrupted(run: RunFolder, trial: str, rows: list[Row], parameters: Iterab
         columns.REPEAT: repeat,
         columns.STATE: columns.INTERRUPTED,
         columns.REASON: _STILL_OPEN,
-        columns.EPOCH: rows[-1][columns.EPOCH],
-        columns.TRAIN_TIME_S: rows[-1][columns.TRAIN_TIME_S],
+        columns.EPOCH: last[columns.EPOCH],
+        columns.TRAIN_TIME_S: last[columns.TRAIN_TIME_S],
         columns.BEST_EPOCH: top[columns.EPOCH] if top else None,
     }
     row |= {name: top[name] for name in _BEST_OF_EPOCH} if top else {}
@@ -225,17 +293,24 @@ def _interrupted(run: RunFolder, trial: str, rows: list[Row], parameters: Iterab
         config = TrialConfig.load(run.trials / trial / "config.yaml")
     except (OSError, ConfigError):
         return row  # its epochs are there all the same; the page shows no parameters
+    settings = config.to_dict()
+    row[columns.CONFIG] = json.dumps(settings)
     row[columns.ARCHITECTURE] = json.dumps(config.model.identity())
     row[columns.EPOCHS] = config.training.epochs
-    return row | {path: columns.cell(_drawn(config, path)) for path in parameters}
+    return row | {path: setting(settings, path) for path in parameters}
 
 
-def _drawn(config: TrialConfig, path: str) -> Any:
-    """A parameter's value; null for a model field that this architecture does not read."""
+def setting(settings: Mapping[str, Any], path: str) -> Any:
+    """What a trial has at a dotted path, as a table holds it; null for a model field its architecture does not read.
+
+    Args:
+        settings: the trial's configuration as nested dicts.
+        path: of a parameter; null where the settings have no such path.
+    """
     group, _, leaf = path.rpartition(".")
-    if group == "model" and leaf not in ("architecture", *fields_read(config.model.architecture)):
+    if group == "model" and leaf not in ("architecture", *fields_read(settings["model"]["architecture"])):
         return None
-    value: Any = config.to_dict()
+    value: Any = settings
     for key in path.split("."):
-        value = value[key]
-    return value
+        value = value.get(key) if isinstance(value, dict) else None
+    return columns.cell(value)

@@ -20,6 +20,8 @@ HEADINGS: Mapping[str, str] = {
     columns.PIXEL_ACCURACY: "pixel accuracy",
     columns.MEAN_CLASS_ACCURACY: "mean class accuracy",
     columns.LATENCY_MS: "latency, ms",
+    columns.LATENCY_GPU_MS: "latency on GPU, ms",
+    columns.LATENCY_CPU_MS: "latency on CPU, ms",
     columns.LATENCY_P95_MS: "latency p95, ms",
     columns.LATENCY_SPREAD: "latency spread",
     columns.SIZE_MB: "size, MB",
@@ -72,6 +74,8 @@ _FORMATS: Mapping[str, Callable[[Any], str]] = {
     columns.MIOU_STD: lambda value: f"{value:.3f}",
     columns.LATENCY_SPREAD: lambda value: f"{value:.1%}",
     columns.LATENCY_MS: quantity,
+    columns.LATENCY_GPU_MS: quantity,
+    columns.LATENCY_CPU_MS: quantity,
     columns.LATENCY_P95_MS: quantity,
     columns.SIZE_MB: quantity,
     columns.TRAIN_TIME_S: quantity,
@@ -96,3 +100,8 @@ def written(column: str, value: Any) -> str:
     if isinstance(value, datetime):
         return moment(value)
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def limits(constraints: Mapping[str, float | None]) -> str:
+    """The hard limits of a search: ``latency_ms ≤ 20``; empty without any."""
+    return ", ".join(f"{name} ≤ {limit:,.10g}" for name, limit in constraints.items() if limit is not None)

@@ -12,15 +12,16 @@ import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from packed_page import data_of, unpacked_rows
 from run_samples import EPOCHS, START, add_architectures, add_trial, begin_run, full_run
 
 from search import columns
 from search.reporting.build import build_report
-from search.reporting.record import read_record
+from search.reporting.record import numbers, read_record
 from search.reporting.summary import BEST, FAST, KNEE, summarise
 from search.reporting.wording import count, quantity, seconds
 from search.results import ResultsError
@@ -39,13 +40,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture(scope="module")
 def page(run: RunFolder) -> str:
     return (run.report / "index.html").read_text()
-
-
-def payload(page: str) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="payload">(.*?)</script>', page, re.DOTALL)
-    assert found
-    content: dict[str, Any] = json.loads(found[1])
-    return content
 
 
 class Elements(HTMLParser):
@@ -71,12 +65,6 @@ class Elements(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
-def test_four_files_and_nothing_else(run: RunFolder) -> None:
-    names = sorted(path.name for path in run.report.iterdir())
-    assert names == ["front.csv", "front.parquet", "index.html", "pareto.png"]
-    assert (run.report / "pareto.png").read_bytes().startswith(b"\x89PNG")
-
-
 def test_page_loads_nothing(page: str) -> None:
     loading = [attrs.get(name) for _, attrs in Elements(page).tags for name in ("src", "href") if name in attrs]
     assert loading == ["data:,"]
@@ -93,7 +81,7 @@ def test_names_are_text(page: str) -> None:
 
 
 def test_payload_has_every_trial_with_its_state(page: str) -> None:
-    trials = payload(page)["trials"]
+    trials = unpacked_rows(data_of(page)["trials"])
     states = {trial["id"]: trial["state"] for trial in trials}
     assert len(states) == len(trials) == 29
     assert (states["t0000"], states["t0015"], states["t0024"]) == ("completed", "stopped", "infeasible")
@@ -102,18 +90,19 @@ def test_payload_has_every_trial_with_its_state(page: str) -> None:
 
 
 def test_missing_values_are_null(page: str) -> None:
-    trials = {trial["id"]: trial for trial in payload(page)["trials"]}
+    trials = {trial["id"]: trial for trial in unpacked_rows(data_of(page)["trials"])}
     assert trials["t0026"]["miou"] is None
     assert trials["t0024"]["train_time_s"] is None
     assert "NaN" not in page.split('id="payload">')[1].split("</script>", maxsplit=1)[0]
 
 
 def test_interrupted_trials_have_their_own_configuration(run: RunFolder) -> None:
-    rows = {row[columns.TRIAL_ID]: row for row in read_record(run).trials}
+    record = read_record(run)
+    rows = {row[columns.TRIAL_ID]: row for row in record.trials}
     known, unknown = rows["t0027"], rows["t0028"]
     assert (known["model.architecture"], known["model.size"], known["model.backbone"]) == ("unet", "medium", None)
     assert (known[columns.EPOCH], known[columns.EPOCHS]) == (4, EPOCHS)
-    assert known[columns.MIOU] == max(row[columns.MIOU] for row in read_record(run).curves["t0027"])
+    assert known[columns.MIOU] == numbers(record.epochs, columns.MIOU)[record.spans["t0027"]].max()
     assert (unknown["model.architecture"], unknown[columns.EPOCH]) == (None, 2)
 
 
@@ -128,8 +117,8 @@ def test_answer_names_the_best_the_knee_and_the_fast_one(run: RunFolder) -> None
     summary = summarise(read_record(run))
     roles = {role: trial for trial, named in summary.roles().items() for role in named}
     assert roles == {BEST: "t0002", KNEE: "t0004", FAST: "t0003"}
-    assert "all <b>background</b> (0.094) and untrained model (0.081)" in summary.sentences[0]
-    assert summary.sentences[1].startswith("29 of 40 planned trials: 16 completed, 9 stopped")
+    assert "all <b>background</b> (0.094) and untrained model (0.081)" in summary.details[0]
+    assert summary.details[1].startswith("29 of 40 planned trials: 16 completed, 9 stopped")
 
 
 def test_front_files_have_every_column_of_the_front(run: RunFolder) -> None:
@@ -175,7 +164,7 @@ def test_one_trial_is_best_and_has_no_knee(tmp_path: Path) -> None:
     build_report(sample.run)
     summary = summarise(read_record(sample.run))
     assert summary.roles() == {"t0000": (BEST,)}
-    assert "The front is this one trial" in summary.sentences[0]
+    assert summary.details == ["The front is this one model.", "1 of 40 planned trials: 1 completed."]
 
 
 def test_constant_objectives_and_metrics_that_are_not_numbers(tmp_path: Path) -> None:
@@ -192,7 +181,7 @@ def test_constant_objectives_and_metrics_that_are_not_numbers(tmp_path: Path) ->
 def test_a_best_that_learned_nothing_is_said(tmp_path: Path) -> None:
     sample = begin_run(tmp_path / "poor", references=[{"label": "all background", "miou": 0.7}])
     add_trial(sample, 0, columns.COMPLETED, 0, epochs=1, miou=0.69)
-    assert "no more than a model that learned nothing" in summarise(read_record(sample.run)).sentences[0]
+    assert "no more than a model that learned nothing" in summarise(read_record(sample.run)).details[0]
 
 
 def test_a_row_written_twice_counts_once(tmp_path: Path) -> None:
@@ -201,7 +190,29 @@ def test_a_row_written_twice_counts_once(tmp_path: Path) -> None:
     add_trial(sample, 0, columns.COMPLETED, 0, epochs=3, miou=0.4)
     record = read_record(sample.run)
     assert [(row[columns.STATE], row[columns.MIOU]) for row in record.trials] == [("completed", 0.4)]
-    assert [row[columns.EPOCH] for row in record.curves["t0000"]] == [1, 2, 3]
+    assert record.spans == {"t0000": slice(0, 3)}
+    assert record.epochs.column(columns.EPOCH).to_pylist() == [1, 2, 3]
+
+
+def test_epochs_of_trials_side_by_side_lie_together(tmp_path: Path) -> None:
+    sample = begin_run(tmp_path / "running")
+    reported = [("t0001", 1, 0.1), ("t0000", 1, 0.2), ("t0001", 3, 0.3), ("t0001", 2, 0.4), ("t0000", 1, 0.5)]
+    for trial, epoch, miou in reported:
+        sample.epochs.append({columns.TRIAL_ID: trial, columns.EPOCH: epoch, columns.MIOU: miou})
+        sample.epochs.flush()
+    record = read_record(sample.run)
+    assert record.spans == {"t0001": slice(0, 3), "t0000": slice(3, 4)}
+    assert record.epochs.column(columns.MIOU).to_pylist() == [0.1, 0.4, 0.3, 0.5]
+    first, second = record.trials
+    assert (first[columns.TRIAL_ID], first[columns.STATE], first[columns.MIOU]) == ("t0000", "interrupted", 0.5)
+    assert (second[columns.EPOCH], second[columns.BEST_EPOCH], second[columns.MIOU]) == (3, 2, 0.4)
+
+
+def test_numbers_that_are_missing_or_not_finite_are_nan() -> None:
+    table = pa.table({"miou": [0.5, None, math.inf, -math.inf, math.nan], "epoch": [1, 2, 3, 4, 5]})
+    assert numbers(table, "miou") == pytest.approx([0.5, *[math.nan] * 4], nan_ok=True)
+    assert numbers(table, "epoch").tolist() == [1, 2, 3, 4, 5]
+    assert numbers(table, "train_miou") == pytest.approx([math.nan] * 5, nan_ok=True)
 
 
 @pytest.mark.parametrize(("offset", "way"), [(1, "Update it"), (-1, "Use the version that the run was made with")])
@@ -232,7 +243,7 @@ def test_a_failure_leaves_the_old_report(tmp_path: Path) -> None:
     with pytest.raises(ResultsError):
         build_report(run)
     assert files.page.read_bytes() == before
-    assert len(list(run.report.iterdir())) == 4
+    assert sorted(run.report.iterdir()) == sorted([files.page, *files.beside])
 
 
 def test_find_run(tmp_path: Path) -> None:

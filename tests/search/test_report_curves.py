@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 from open_page import opened
+from packed_page import data_of, unpacked_numbers
 from playwright.sync_api import Browser, Page, expect
-from run_samples import add_architectures, add_epochs, add_trial, begin_run, compared_run
+from run_samples import Sample, add_architectures, add_epochs, add_trial, begin_run, compared_run
 
 from search import columns
 from search.reporting.build import build_report
-from search.reporting.curve_data import Factor, compared, curve, factors
-from search.reporting.record import Record, read_record
+from search.reporting.curve_data import Factor, compared, curves, drawn_trials, factors
+from search.reporting.record import Record, numbers, read_record
 from search.run_folder import RunFolder
 
 
@@ -42,16 +43,51 @@ def page(browser: Browser, run: RunFolder) -> Iterator[Page]:
     assert trouble == []
 
 
-def epochs_of(values: list[float], start: int = 1) -> list[dict[str, Any]]:
-    return [{columns.EPOCH: start + index, columns.MIOU: value} for index, value in enumerate(values)]
+def add_curve(sample: Sample, trial: str, values: list[float], first: int = 1) -> None:
+    for epoch, value in enumerate(values, start=first):
+        sample.epochs.append({columns.TRIAL_ID: trial, columns.EPOCH: epoch, columns.MIOU: value})
 
 
-def test_epochs_from_one_on_are_a_number() -> None:
-    written = curve(epochs_of([0.123456, math.nan, 0.5]))
-    assert written[columns.EPOCH] == 3
-    assert written[columns.MIOU] == [0.1235, None, 0.5]
-    assert written[columns.TRAIN_LOSS] is None
-    assert curve(epochs_of([0.1, 0.2], start=4))[columns.EPOCH] == [4, 5]
+def test_curves_lie_behind_each_other_and_only_odd_epochs_are_written(tmp_path: Path) -> None:
+    sample = begin_run(tmp_path / "packed")
+    add_curve(sample, "t0001", [0.1, 0.2], first=4)
+    add_curve(sample, "t0000", [0.123456, math.nan, 0.5])
+    record = read_record(sample.run)
+    written = curves(record, ["t0000", "t0001"])
+    assert (written["trials"], written["lengths"]) == (["t0000", "t0001"], [3, 2])
+    assert written["epochs"] == {"t0001": [4, 5]}
+    assert list(written["series"]) == [columns.MIOU]
+    unpacked = unpacked_numbers(written["series"][columns.MIOU])
+    assert unpacked == pytest.approx([0.123456, math.nan, 0.5, 0.1, 0.2], rel=2e-5, nan_ok=True)
+    assert curves(record, [])["series"] == {}
+
+
+def searched(tmp_path: Path) -> Record:
+    """Twelve trials of four epochs, the even ones completed and ever better, and one run more of the first."""
+    sample = begin_run(tmp_path / "long")
+    for index in range(12):
+        state = columns.STOPPED if index % 2 else columns.COMPLETED
+        add_trial(sample, index, state, 0, epochs=4, miou=0.3 + 0.01 * index)
+    add_trial(sample, 0, columns.COMPLETED, 0, epochs=4, repeat=1, miou=0.3)
+    return read_record(sample.run)
+
+
+def test_all_curves_are_drawn_while_they_are_few(tmp_path: Path) -> None:
+    record = searched(tmp_path)
+    assert drawn_trials(record) == [row[columns.TRIAL_ID] for row in record.trials]
+    assert drawn_trials(record, 13 * 4) == drawn_trials(record)
+
+
+def test_of_many_curves_the_front_the_best_and_a_spread_are_drawn(tmp_path: Path) -> None:
+    record = searched(tmp_path)
+    assert [row[columns.TRIAL_ID] for row in record.front_rows] == ["t0010"]
+    assert drawn_trials(record, 1) == ["t0010"]
+    best, spread = ["t0006", "t0008"], ["t0000", "t0000-1", "t0004"]
+    assert drawn_trials(record, 24) == sorted(["t0010", *best, *spread])
+    assert drawn_trials(record, 13 * 4 - 1) == [trial for trial in drawn_trials(record) if trial != "t0011"]
+    # Both runs of a configuration, or where only one has room, none.
+    assert drawn_trials(record, 15) == ["t0000", "t0000-1", "t0010"]
+    assert drawn_trials(record, 11) == ["t0010"]
 
 
 def test_values_of_a_factor_are_in_order_and_as_in_a_space_file() -> None:
@@ -77,7 +113,8 @@ def test_only_trials_with_a_curve_give_values(tmp_path: Path) -> None:
     add_trial(sample, 0, columns.COMPLETED, 2, epochs=2)
     add_trial(sample, 1, columns.COMPLETED, 4, epochs=2)
     add_trial(sample, 2, columns.INFEASIBLE, 5, epochs=0)
-    found = {factor.path: list(factor.values.values()) for factor in factors(read_record(sample.run))}
+    record = read_record(sample.run)
+    found = {factor.path: list(factor.values.values()) for factor in factors(record, record.spans)}
     assert found["model.backbone"] == ["mobilenet_v3_small", "resnet18"]
 
 
@@ -86,7 +123,9 @@ def test_five_hundred_curves_of_a_hundred_epochs_stay_small(tmp_path: Path) -> N
     add_architectures(sample)
     for index in range(500):
         add_trial(sample, index, columns.COMPLETED, index % 5, epochs=100)
-    assert build_report(sample.run).page.stat().st_size < 15e6
+    page = build_report(sample.run).page.read_text()
+    assert len(page) < 15e6
+    assert len(json.dumps(data_of(page)["curves"])) < 2.1e6
 
 
 def traces(page: Page) -> list[dict[str, Any]]:
@@ -109,7 +148,7 @@ def lines(page: Page, dash: str = "solid", *, width: float = 1.5) -> dict[str, l
 
 
 def recorded(record: Record, trial: str, column: str) -> list[float]:
-    return [row[column] for row in record.curves[trial]]
+    return list(numbers(record.epochs, column)[record.spans[trial]])
 
 
 def averaged(values: list[float], weight: float) -> list[float]:
@@ -137,10 +176,32 @@ def test_validation_is_solid_and_training_dotted(page: Page, record: Record) -> 
     ):
         page.locator("#curve-metric").select_option(metric)
         solid, dotted = lines(page), lines(page, "dot")
-        assert set(solid) == set(dotted) == set(record.curves)
+        assert set(solid) == set(dotted) == set(record.spans)
         for trial in ("t0000", "t0007-2", "t0016"):
             assert solid[trial] == pytest.approx(recorded(record, trial, validation), rel=1e-3)
             assert dotted[trial] == pytest.approx(recorded(record, trial, training), rel=1e-3)
+
+
+@pytest.mark.browser
+def test_a_page_that_does_not_hold_all_curves_says_so(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = searched(tmp_path)
+    held = drawn_trials(record, 24)
+    monkeypatch.setattr("search.reporting.payload.drawn_trials", lambda record: drawn_trials(record, 24))
+    page, trouble = opened(browser, RunFolder(build_report(record.run, record).page.parents[1]))
+    page.locator("#curve-mean").uncheck()
+    assert set(lines(page)) == set(held)
+    expect(page.locator("#curves")).to_contain_text(f"This page holds the curves of {len(held)} of 13 trials")
+    expect(page.locator("#curve-trials")).to_contain_text("all that are here")
+    page.locator("#trials-table tr[data-trial=t0003] button.trial").click()
+    expect(page.locator("#curve-shown")).to_have_text(
+        f"Shown: {len(held)} trials. The curve of t0003 is not in this page."
+    )
+    page.locator("#trials-table tr[data-trial=t0004] button.trial").click()
+    expect(page.locator("#curve-shown")).to_have_text(f"Shown: {len(held)} trials.")
+    page.context.close()
+    assert trouble == []
 
 
 @pytest.mark.browser
@@ -164,7 +225,7 @@ def test_switches_without_a_series_are_off(page: Page) -> None:
     page.locator("#curve-factor").select_option("")
     drawn = lines(page)
     assert len(drawn) == 17
-    assert all(values == pytest.approx([1e-3] * len(values)) for values in drawn.values())
+    assert all(values == pytest.approx([1e-3] * len(values), rel=2e-5) for values in drawn.values())
     expect(page.locator("#curve-chart .ytitle")).to_have_text("learning rate")
 
 
@@ -176,7 +237,7 @@ def test_smoothing_is_a_corrected_moving_average(page: Page, record: Record, wei
     page.locator("#curve-smooth").select_option(weight)
     expect(page.locator("#curve-chart .ytitle")).to_have_text(f"mIoU (EMA {weight})")
     smooth = lines(page)
-    assert set(smooth) == set(record.curves)
+    assert set(smooth) == set(record.spans)
     for trial, values in smooth.items():
         expected = averaged(recorded(record, trial, columns.MIOU), float(weight))
         assert values == pytest.approx(expected, rel=1e-3)
@@ -330,9 +391,9 @@ def test_gaps_stay_gaps_and_unequal_runs_are_averaged_where_they_are(browser: Br
     page.locator("#curve-smooth").select_option("0.6")
     smooth = lines(page)[gap]
     assert smooth[1] is None
-    assert [smooth[0], smooth[2]] == pytest.approx(averaged([0.2, 0.4], 0.6))
+    assert [smooth[0], smooth[2]] == pytest.approx(averaged([0.2, 0.4], 0.6), rel=2e-5)
     page.locator("#curve-metric").select_option("lr")
     expect(page.locator("#curve-chart .ytitle")).to_have_text("learning rate (log scale)")
-    assert lines(page)[gap] == pytest.approx([0.1, 0.01, 0.001])
+    assert lines(page)[gap] == pytest.approx([0.1, 0.01, 0.001], rel=2e-5)
     page.context.close()
     assert trouble == []

@@ -216,7 +216,7 @@ def test_page_has_words_and_tables_without_scripts(html: str, answer: QuestionVi
     assert '<h2 id="question-title">Does &lt;em&gt;ASPP&lt;/em&gt; help &amp; do weights?</h2>' in section
     assert section.count("<table") == 3 * len(answer.factors)
     assert not re.search(r"<i>|<em>|<script", section)
-    assert html.index('id="answer"') < html.index('id="question"') < html.index('id="pareto"')
+    assert html.index('id="importance"') < html.index('id="question"') < html.index('id="curves"')
 
 
 @pytest.mark.browser

@@ -16,6 +16,8 @@ from search import columns
 from search.run_folder import RunFolder
 from trainers.config import TrialConfig
 
+pytest_plugins = "real_search"  # its fixtures
+
 pytestmark = pytest.mark.alone
 
 

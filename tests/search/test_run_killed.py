@@ -16,6 +16,8 @@ from wandb_server import WandbServer
 from search import columns
 from search.run_folder import RunFolder
 
+pytest_plugins = "real_search"  # its fixtures
+
 pytestmark = pytest.mark.alone
 
 START = [*SETTINGS, "run=broken", "num_trials=5", "training.epochs=6", "scheduler.eta=2"]

@@ -18,6 +18,8 @@ from wandb_server import WandbServer
 from search import columns
 from search.run_folder import RunFolder
 
+pytest_plugins = "real_search"  # its fixtures
+
 
 @pytest.fixture(scope="module")
 def troubled(workplace: Path) -> RunFolder:
