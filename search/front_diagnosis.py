@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from search import columns
 from search.diagnosis import Diagnosis, ModelDiagnosis, find_examples, write_diagnosis
 from search.folders import replaced_folder
-from search.gallery_writer import NUM_IMAGES, GalleryWriter, spread
+from search.gallery_writer import NUM_IMAGES, GalleryWriter
 from search.repeats import Row
 from search.resources import Share
 from search.run_folder import RunFolder
 from trainers.checkpoint import Checkpoints
 from trainers.config import DataConfig, TrialConfig
 from trainers.datasets import DataError, SegmentationData, open_dataset
-from trainers.diagnosis import ErrorCounter, SegmentationErrors, boundary_width_px, predict_batches, size_limits_px
+from trainers.diagnosis import ErrorCounter, SegmentationErrors, boundary_width_px, size_limits_px
 from trainers.loop import resolve_device
+from trainers.prediction import predict, spread
 from trainers.settings import TrialError
 
 WAIT_S = 600.0
@@ -162,7 +163,7 @@ def diagnose_member(
     counter = ErrorCounter(data.num_classes, *data.val.masks.shape)
     masks: dict[int, NDArray[np.uint8]] = {}
     start = 0
-    for predictions in predict_batches(trial, checkpoint, data, resolve_device(trial.training.device)):
+    for predictions in predict(trial, checkpoint, data, resolve_device(trial.training.device)):
         counter.update(predictions, data.val.masks[start : start + len(predictions)])
         masks |= dict(enumerate(predictions, start))
         shown = {*common, *(example.image for example in find_examples(counter.image_classes))}

@@ -13,7 +13,8 @@ from PIL import Image
 
 from search.files import write_atomically
 from search.gallery import IMAGES, TRUTH, Gallery, write_index
-from trainers.datasets import SegmentationClass, SegmentationData
+from trainers.datasets import SegmentationData, neutral_color
+from trainers.prediction import spread
 
 NUM_IMAGES = 6
 """Images that all models show, where the validation set has as many."""
@@ -71,15 +72,3 @@ class GalleryWriter:
         palette[: len(self._gallery.classes)] = [item.color for item in self._gallery.classes]
         flat: list[int] = palette.ravel().tolist()
         return flat
-
-
-def spread(total: int, wanted: int) -> tuple[int, ...]:
-    """``wanted`` of the positions 0 to ``total - 1``, evenly spaced with both ends; all when there are fewer."""
-    return tuple(np.linspace(0, total - 1, min(wanted, total)).round().astype(int).tolist())
-
-
-def neutral_color(classes: Sequence[SegmentationClass]) -> tuple[int, int, int]:
-    """The grey least like any class's colour: for pixels that do not count."""
-    colors = np.array([item.color for item in classes])
-    level = max(range(256), key=lambda grey: float(np.linalg.norm(colors - grey, axis=1).min()))
-    return level, level, level

@@ -47,7 +47,11 @@ def one_factor(configurations: Iterable[Row], path: str, listed: Sequence[Any] =
         return list(_ranges(held))
     order = {columns.cell(value): place for place, value in enumerate(listed)}
     rising = sorted(distinct, key=lambda value: (order.get(value, len(order)), value))
-    return [Level(value_label(value), mean_effect([miou for one, miou in held if one == value])) for value in rising]
+    return [Level(_label(value), mean_effect([miou for one, miou in held if one == value])) for value in rising]
+
+
+def _label(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else value_label(value)
 
 
 def _ranges(held: Sequence[tuple[float, float]]) -> Iterator[Level]:

@@ -6,21 +6,14 @@ Pixels that the truth ignores count nowhere. All figures over a data set are rat
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from trainers.batches import evaluation_batches
-from trainers.config import TrialConfig
-from trainers.datasets import IGNORE_INDEX, SegmentationData
+from trainers.datasets import IGNORE_INDEX
 from trainers.evaluation import ratio
-from trainers.loop import compute_logits, place_model, resolve_precision
-from trainers.prediction import load_model
 
 BOUNDARY_SHARE = 0.02
 """Width of the band along contours, as a share of the image's diagonal (Cheng et al. 2021)."""
@@ -210,23 +203,3 @@ def _crop(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[NDArray[
     left, top, width, height = cv2.boundingRect((first | second).view(np.uint8))
     window = slice(top, top + height), slice(left, left + width)
     return first[window], second[window]
-
-
-@torch.inference_mode()
-def predict_batches(
-    config: TrialConfig, checkpoint: Path, data: SegmentationData, device: torch.device
-) -> Iterator[Labels]:
-    """What a trial's kept model predicts in all validation images, in the batches that its metrics were counted from.
-
-    Yields:
-        Class indices of the next images, (n, h, w).
-
-    Raises:
-        CheckpointError: ``checkpoint`` is missing, unreadable, or not of this trial and these classes.
-    """
-    model = load_model(config, checkpoint, data).eval()
-    precision = resolve_precision(config, data.num_classes, device)
-    model = place_model(model, device, precision)
-    for pixels, _ in evaluation_batches(data.val, config.training.batch_size):
-        classes = compute_logits(model, pixels, device, precision).argmax(1)
-        yield classes.to(torch.uint8).cpu().numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +20,22 @@ from trainers.profiling import fresh_model
 
 @torch.inference_mode()
 def predict(
-    config: TrialConfig, checkpoint: Path, data: SegmentationData, indices: Sequence[int], device: torch.device | str
-) -> NDArray[np.uint8]:
-    """The classes that a trial's kept model gives to validation images.
+    config: TrialConfig, checkpoint: Path, data: SegmentationData, device: torch.device | str
+) -> Iterator[NDArray[np.uint8]]:
+    """The classes that a trial's kept model gives to the validation images, batch by batch.
 
-    Normalisation, precision and memory layout are those of the trial's validation, and so are the batches when
-    ``indices`` are all images in order: then the predictions are the very ones that its metrics were counted from.
-    In batches made up otherwise the last bits of the logits may differ, and a pixel between two classes with them.
+    Normalisation, precision, memory layout and batches are those of the trial's validation, so that the predictions in
+    all images are the very ones that its metrics were counted from. In batches of chosen images (:func:`select_images`)
+    the last bits of the logits may differ, and a pixel between two classes with them.
 
     Args:
         config: the trial as it was trained.
         checkpoint: its ``best.pt``.
-        data: the data set it was trained on; only the chosen validation images are read.
-        indices: positions in ``data.val``, in any order.
+        data: the data set it was trained on; only its validation images are read.
         device: where to predict.
 
-    Returns:
-        Class indices, shape (images, height, width).
+    Yields:
+        Class indices of the next images, shape (n, height, width).
 
     Raises:
         CheckpointError: ``checkpoint`` is missing, unreadable, or not of this trial and these classes.
@@ -45,14 +44,9 @@ def predict(
     model = load_model(config, checkpoint, data).eval()
     precision = resolve_precision(config, data.num_classes, device)
     model = place_model(model, device, precision)
-    split = select_images(data.val, indices)
-    classes = np.empty(split.masks.shape, np.uint8)
-    start = 0
-    for pixels, _ in evaluation_batches(split, config.training.batch_size):
-        logits = compute_logits(model, pixels, device, precision)
-        classes[start : start + len(pixels)] = logits.argmax(1).cpu().numpy()
-        start += len(pixels)
-    return classes
+    for pixels, _ in evaluation_batches(data.val, config.training.batch_size):
+        classes = compute_logits(model, pixels, device, precision).argmax(1)
+        yield classes.to(torch.uint8).cpu().numpy()
 
 
 def load_model(config: TrialConfig, checkpoint: Path, data: SegmentationData) -> nn.Module:
@@ -85,3 +79,8 @@ def select_images(split: Split, indices: Sequence[int]) -> Split:
     rows = np.array(indices, np.intp)
     names = tuple(split.names[row] for row in rows)
     return Split(np.asarray(split.images[rows]), np.asarray(split.masks[rows]), names)
+
+
+def spread(total: int, wanted: int) -> tuple[int, ...]:
+    """``wanted`` of the positions 0 to ``total - 1``, evenly spaced with both ends; all when there are fewer."""
+    return tuple(np.linspace(0, total - 1, min(wanted, total)).round().astype(int).tolist())

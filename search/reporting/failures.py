@@ -103,7 +103,8 @@ def _diagnosis(record: Record) -> tuple[Diagnosis | None, str]:
     except RunError as error:
         return None, _remedied(record, str(error))
     if unusable is not None:
-        return None, _remedied(record, "The diagnosis is of other classes than this run's.")
+        folders = " and ".join(str(run.diagnosis) for run in record.runs)
+        return None, _remedied(record, f"{folders}: the diagnosis is of other classes than the results.")
     return None, _remedied(record, "This run has no diagnosis of its models: no confusion matrices and no examples.")
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from search.gallery import Gallery, View, read_gallery
-from search.gallery_writer import GalleryWriter, neutral_color, spread
+from search.gallery_writer import GalleryWriter
 from search.run_folder import RunError, RunFolder
 from trainers.datasets import SegmentationClass, SegmentationData, Split
 
@@ -133,24 +133,6 @@ def test_a_small_validation_set_is_shown_whole(run: RunFolder) -> None:
     gallery = read_gallery(run)
     assert gallery is not None
     assert list(gallery.names) == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("total", "positions"), [(1, [0]), (5, [0, 1, 2, 3, 4]), (6, [0, 1, 2, 3, 4, 5]), (101, [0, 20, 40, 60, 80, 100])]
-)
-def test_shown_images_are_spread_over_the_set(total: int, positions: list[int]) -> None:
-    assert list(spread(total, 6)) == positions
-
-
-def test_no_image_is_shown_twice() -> None:
-    assert {len(set(spread(total, 6))) for total in range(6, 200)} == {6}
-
-
-def test_the_colour_of_ignored_pixels_is_no_classes() -> None:
-    greys = [SegmentationClass(str(level), (level, level, level)) for level in range(256) if level != 77]
-    assert neutral_color(greys) == (77, 77, 77)
-    ends = [SegmentationClass("black", (0, 0, 0)), SegmentationClass("white", (255, 255, 255))]
-    assert neutral_color(ends)[0] in (127, 128)
 
 
 def test_without_a_gallery_there_is_none(tmp_path: Path) -> None:

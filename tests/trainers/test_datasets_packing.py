@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from trainers.config import DataConfig
-from trainers.datasets import DataError, open_dataset, packed
+from trainers.datasets import DataError, SegmentationClass, neutral_color, open_dataset, packed
 from trainers.datasets.scenes import Scene
 
 SMALL = {"height": 24, "width": 32, "max_images": 4}
@@ -141,3 +141,10 @@ def test_a_full_device_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(DataError, match="The disk is full"):
         open_dataset(small(tmp_path))
     assert packed_folders(tmp_path) == []
+
+
+def test_the_colour_of_ignored_pixels_is_no_classes() -> None:
+    greys = [SegmentationClass(str(level), (level, level, level)) for level in range(256) if level != 77]
+    assert neutral_color(greys) == (77, 77, 77)
+    ends = [SegmentationClass("black", (0, 0, 0)), SegmentationClass("white", (255, 255, 255))]
+    assert neutral_color(ends)[0] in (127, 128)

@@ -17,7 +17,6 @@ from trainers.diagnosis import (
     ErrorCounter,
     SegmentationErrors,
     boundary_width_px,
-    predict_batches,
     size_counts,
     size_limits_px,
 )
@@ -210,7 +209,7 @@ def test_sizes_are_cocos_in_an_image_of_cocos_size() -> None:
     np.testing.assert_array_equal(objects[1], [1, 2, 1])
 
 
-def test_batches_are_predicted_as_the_trials_metrics_were_counted(tmp_path: Path) -> None:
+def test_the_errors_of_a_trials_model_have_the_miou_that_was_recorded(tmp_path: Path) -> None:
     config = TrialConfig().replace(
         {
             "data.height": 32,
@@ -227,12 +226,8 @@ def test_batches_are_predicted_as_the_trials_metrics_were_counted(tmp_path: Path
     )
     data = open_dataset(config.data)
     results = list(train(config, data, tmp_path / "trial"))
-    batches = list(predict_batches(config, tmp_path / "trial" / "best.pt", data, torch.device("cpu")))
-    assert [len(batch) for batch in batches] == [3, 3, 1]
+    batches = list(predict(config, tmp_path / "trial" / "best.pt", data, torch.device("cpu")))
     predictions = np.concatenate(batches)
-    assert predictions.dtype == np.uint8
-    expected = predict(config, tmp_path / "trial" / "best.pt", data, range(7), "cpu")
-    np.testing.assert_array_equal(predictions, expected)
     counter = ErrorCounter(data.num_classes, *data.val.masks.shape)
     counter.update(predictions, data.val.masks)
     best = max(results, key=lambda result: result.miou)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from trainers.config import TrialConfig
 from trainers.datasets import SegmentationData, Split, open_dataset
 from trainers.evaluation import ConfusionMatrix, SegmentationMetrics
 from trainers.loop import train
-from trainers.prediction import predict, select_images
+from trainers.prediction import predict, select_images, spread
 
 TINY = TrialConfig().replace(
     {
@@ -74,6 +74,14 @@ def train_model(config: TrialConfig, data: SegmentationData, folder: Path) -> Pa
     return Checkpoints(folder).best
 
 
+def predicted(
+    config: TrialConfig, checkpoint: Path, data: SegmentationData, indices: Sequence[int], device: str = "cpu"
+) -> NDArray[np.uint8]:
+    """What the model gives to these validation images."""
+    chosen = dataclasses.replace(data, val=select_images(data.val, indices))
+    return np.concatenate(list(predict(config, checkpoint, chosen, device)))
+
+
 def metrics_of(prediction: NDArray[np.uint8], data: SegmentationData) -> SegmentationMetrics:
     matrix = ConfusionMatrix(data.num_classes, "cpu")
     matrix.update(torch.from_numpy(prediction).long(), torch.from_numpy(np.array(data.val.masks)).long())
@@ -94,7 +102,9 @@ def test_the_predictions_have_the_stored_metrics(
 ) -> None:
     config = TINY.replace(changes)
     best = train_model(config, data, tmp_path)
-    prediction = predict(config, best, data, range(len(data.val)), "cpu")
+    batches = list(predict(config, best, data, "cpu"))
+    assert {len(batch) for batch in batches[:-1]} == {config.training.batch_size}
+    prediction = np.concatenate(batches)
     assert prediction.dtype == np.dtype("uint8")
     assert prediction.shape == (10, 32, 48)
     assert len(np.unique(prediction)) > 3
@@ -109,15 +119,14 @@ def test_the_predictions_on_a_gpu_have_the_stored_metrics(
 ) -> None:
     config = TINY.replace({"training.device": "cuda", "training.precision": precision})
     best = train_model(config, data, tmp_path)
-    assert_stored_metrics(predict(config, best, data, range(len(data.val)), "cuda"), data, best)
+    assert_stored_metrics(predicted(config, best, data, range(len(data.val)), "cuda"), data, best)
 
 
 def test_chosen_images_come_in_the_order_asked_for(data: SegmentationData, best: Path) -> None:
-    everything = predict(TINY, best, data, range(10), "cpu")
+    everything = predicted(TINY, best, data, range(10))
     assert min((everything[a] != everything[b]).mean() for a, b in itertools.combinations((7, 0, 9), 2)) > 0.02
-    chosen = predict(TINY, best, data, [7, 0, 9], "cpu")
+    chosen = predicted(TINY, best, data, [7, 0, 9])
     assert (chosen != everything[[7, 0, 9]]).mean() < 0.001
-    assert predict(TINY, best, data, [], "cpu").shape == (0, 32, 48)
 
 
 def test_random_state_and_initial_weights_do_not_matter(data: SegmentationData, tmp_path: Path) -> None:
@@ -128,7 +137,7 @@ def test_random_state_and_initial_weights_do_not_matter(data: SegmentationData, 
     backbone.unlink()
     for seed in (0, 1):
         torch.manual_seed(seed)
-        assert_stored_metrics(predict(config, best, data, range(10), "cpu"), data, best)
+        assert_stored_metrics(predicted(config, best, data, range(10)), data, best)
 
 
 class Witness:
@@ -147,7 +156,7 @@ class Witness:
 def test_only_the_chosen_images_are_read(data: SegmentationData, best: Path) -> None:
     images, masks = Witness(data.val.images), Witness(data.val.masks)
     split = Split(cast("NDArray[np.uint8]", images), cast("NDArray[np.uint8]", masks), data.val.names)
-    predict(TINY, best, dataclasses.replace(data, val=split), [2, 8], "cpu")
+    predicted(TINY, best, dataclasses.replace(data, val=split), [2, 8])
     assert images.read == {2, 8}
     assert masks.read <= {2, 8}
 
@@ -169,7 +178,7 @@ def change(best: Path, target: Path, **changes: Any) -> Path:
 
 def test_a_checkpoint_that_is_not_there_is_named(data: SegmentationData, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"There is no checkpoint .*best\.pt\."):
-        predict(TINY, tmp_path / "best.pt", data, [0], "cpu")
+        predicted(TINY, tmp_path / "best.pt", data, [0])
 
 
 def test_a_checkpoint_of_something_else_is_refused(data: SegmentationData, best: Path, tmp_path: Path) -> None:
@@ -185,6 +194,17 @@ def test_a_checkpoint_of_something_else_is_refused(data: SegmentationData, best:
     }
     for path, reason in faults.items():
         with pytest.raises(CheckpointError, match=f"{path.name} {reason}"):
-            predict(TINY, path, data, [0], "cpu")
+            predicted(TINY, path, data, [0])
     with pytest.raises(CheckpointError, match=r"best\.pt belongs to another configuration"):
-        predict(TINY.replace({"optimizer.lr": 2e-2}), best, data, [0], "cpu")
+        predicted(TINY.replace({"optimizer.lr": 2e-2}), best, data, [0])
+
+
+@pytest.mark.parametrize(
+    ("total", "positions"), [(1, [0]), (5, [0, 1, 2, 3, 4]), (6, [0, 1, 2, 3, 4, 5]), (101, [0, 20, 40, 60, 80, 100])]
+)
+def test_shown_images_are_spread_over_the_set(total: int, positions: list[int]) -> None:
+    assert list(spread(total, 6)) == positions
+
+
+def test_no_image_is_shown_twice() -> None:
+    assert {len(set(spread(total, 6))) for total in range(6, 200)} == {6}

@@ -21,11 +21,21 @@ from trainers.datasets.samples import (
     SegmentationClass,
     SegmentationData,
     Split,
+    neutral_color,
 )
 from trainers.datasets.scenes import list_scenes
 from trainers.datasets.voc import list_voc
 
-__all__ = ["IGNORE_INDEX", "ClassCounts", "DataError", "SegmentationClass", "SegmentationData", "Split", "open_dataset"]
+__all__ = [
+    "IGNORE_INDEX",
+    "ClassCounts",
+    "DataError",
+    "SegmentationClass",
+    "SegmentationData",
+    "Split",
+    "neutral_color",
+    "open_dataset",
+]
 
 LAYOUTS: dict[str, Callable[[DataConfig], Listing]] = {
     "camvid": list_camvid,

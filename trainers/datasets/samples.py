@@ -34,6 +34,13 @@ class SegmentationClass:
     color: tuple[int, int, int]
 
 
+def neutral_color(classes: Sequence[SegmentationClass]) -> tuple[int, int, int]:
+    """The grey least like any class's colour: for mask values that are no class."""
+    colors = np.array([item.color for item in classes])
+    level = max(range(256), key=lambda grey: float(np.linalg.norm(colors - grey, axis=1).min()))
+    return level, level, level
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """Images and masks of one split, memory-mapped and read-only.
