@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
@@ -15,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from search.config import DATA_DEFAULTS, SearchConfig
+from search.errors import errors_in_one_line
 from search.run_folder import RunFolder, find_run
 from spaces import shipped_spaces
 from trainers.settings import ConfigError, schema, setting_names, unknown_setting
@@ -49,6 +52,9 @@ Examples
   python -m search.run space=backbones data=folder data.root=~/mine num_trials=60 constraints.latency_ms=20
   python -m search.run space=backbones data=camvid data.root=~/camvid dry_run=true
 """
+
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +96,34 @@ def register_command(name: str, settings_class: type, text: str) -> DictConfig:
     defaults = [f"{name}_schema", "_self_", *QUIET_LOGGING]
     store.store(name=name, node={"defaults": defaults, "hydra": quiet_hydra(name, text)})
     return settings
+
+
+def run_command(
+    name: str, settings_class: type[Settings], text: str, work: Callable[[Settings], None], interrupted: str
+) -> None:
+    """A small command from its arguments to its end: ``work`` on its settings; a user's mistake is one line.
+
+    Args:
+        name: of the command, ``report`` for ``python -m search.report``.
+        settings_class: the dataclass of its settings.
+        text: what ``--help`` prints.
+        work: does it.
+        interrupted: what is left after Ctrl-C, for people.
+    """
+
+    def call(node: DictConfig) -> None:
+        with errors_in_one_line():
+            settings = OmegaConf.to_object(node)
+            assert isinstance(settings, settings_class)
+            work(settings)
+
+    with errors_in_one_line():
+        check_overrides(sys.argv[1:], register_command(name, settings_class, text))
+    try:
+        hydra.main(version_base="1.3", config_path=None, config_name=name)(call)()
+    except KeyboardInterrupt:
+        print(f"Interrupted: {interrupted}", file=sys.stderr)
+        sys.exit(130)
 
 
 def register() -> DictConfig:

@@ -26,8 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from search.columns import TRIAL_ID
-from search.files import write_atomically, write_text_atomically
-from search.folders import replaced_folder
+from search.files import replaced_folder, write_atomically, write_text_atomically
 from search.run_folder import RunError, RunFolder
 
 VERSION = 1

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from search import columns
-from search.command_line import RunChoice, check_overrides, register_command
+from search.command_line import RunChoice, run_command
 from search.console import sayer
-from search.errors import errors_in_one_line
-from search.folders import replaced_folder
+from search.files import replaced_folder
 from search.reporting.record import read_record
 from search.reporting.wording import written
 from search.run_folder import RunError
@@ -155,23 +151,13 @@ def _report(exported: Exported, place: Path, say: Callable[[str], None]) -> None
     say(f"Use it: python -m search.predict model={shlex.quote(str(place))} images=<folder>")
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="export")
-def _run(node: DictConfig) -> None:
-    with errors_in_one_line():
-        config = OmegaConf.to_object(node)
-        assert isinstance(config, ExportConfig)
-        export(config, Console())
+def _export(config: ExportConfig) -> None:
+    export(config, Console())
 
 
 def main() -> None:
     """Entry point."""
-    with errors_in_one_line():
-        check_overrides(sys.argv[1:], register_command("export", ExportConfig, HELP))
-    try:
-        _run()
-    except KeyboardInterrupt:
-        print("Interrupted: nothing was written.", file=sys.stderr)
-        sys.exit(130)
+    run_command("export", ExportConfig, HELP, _export, "nothing was written.")
 
 
 if __name__ == "__main__":

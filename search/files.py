@@ -1,10 +1,12 @@
-"""Files that appear whole: a reader sees the old content or the new, and a power cut loses neither."""
+"""Files and folders that appear whole: a reader sees the old content or the new, and a power cut loses neither."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +29,27 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
 def write_text_atomically(path: Path, text: str) -> Path:
     """:func:`write_atomically` for text, in UTF-8."""
     return write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+@contextmanager
+def replaced_folder(place: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of ``place`` once the block ends; a failure leaves what was there.
+
+    For a moment a reader finds nothing. What a writer that was killed left beside it is removed. One writer at a time.
+    """
+    new, old = place.with_name(f".{place.name}.partial"), place.with_name(f".{place.name}.old")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        yield new
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            place.rename(old)
+        new.rename(place)
+        _sync_folder(place.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from search import columns
 from search.diagnosis import Diagnosis, ModelDiagnosis, find_examples, write_diagnosis
-from search.folders import replaced_folder
+from search.files import replaced_folder
 from search.gallery_writer import NUM_IMAGES, GalleryWriter
 from search.repeats import Row
 from search.resources import Share

@@ -7,14 +7,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import Progress
 
-from search.command_line import check_overrides, register_command
+from search.command_line import run_command
 from search.console import sayer
-from search.errors import errors_in_one_line
 from trainers.exporting.description import export_folder, read_description
 from trainers.exporting.prediction import MASKS, OVERLAYS, Outcome, check_output, list_jobs, predict_images
 from trainers.exporting.runners import DEVICES, open_model
@@ -95,27 +92,17 @@ def predict(config: PredictConfig, console: Console) -> Outcome:
     return outcome
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="predict")
-def _run(node: DictConfig) -> None:
-    with errors_in_one_line():
-        config = OmegaConf.to_object(node)
-        assert isinstance(config, PredictConfig)
-        outcome = predict(config, Console())
-        for line in outcome.bad:
-            print(f"Not predicted: {line}", file=sys.stderr)
-        if outcome.bad:
-            sys.exit(1)
+def _predict(config: PredictConfig) -> None:
+    outcome = predict(config, Console())
+    for line in outcome.bad:
+        print(f"Not predicted: {line}", file=sys.stderr)
+    if outcome.bad:
+        sys.exit(1)
 
 
 def main() -> None:
     """Entry point."""
-    with errors_in_one_line():
-        check_overrides(sys.argv[1:], register_command("predict", PredictConfig, HELP))
-    try:
-        _run()
-    except KeyboardInterrupt:
-        print("Interrupted: what was predicted stays.", file=sys.stderr)
-        sys.exit(130)
+    run_command("predict", PredictConfig, HELP, _predict, "what was predicted stays.")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.text import Text
 
-from search.command_line import RunChoice, check_overrides, register_command
-from search.errors import errors_in_one_line
+from search.command_line import RunChoice, run_command
+from search.console import sayer
 from search.reporting.build import build_report
 from search.reporting.merged import merge
 from search.reporting.record import read_record
@@ -32,20 +29,18 @@ Examples
 """
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="report")
-def _run(node: DictConfig) -> None:
-    with errors_in_one_line():
-        config = OmegaConf.to_object(node)
-        assert isinstance(config, RunChoice)
-        names = (config.run or "").split(",")
-        runs = [find_run(Path(config.runs), name) for name in names] if len(names) > 1 else [config.find()]
-        records = [read_record(run) for run in runs]
-        record = merge(records) if len(records) > 1 else records[0]
-        files = build_report(record.run, record)
-        console = Console()
-        print_front(record, console)
-        console.print(Text(f"\nReport: {files.page}"), soft_wrap=True)
-        console.print(Text(f"Beside it: {', '.join(path.name for path in files.beside)}"), soft_wrap=True)
+def report(config: RunChoice) -> None:
+    """Write the report, print the front, and say where it is."""
+    names = (config.run or "").split(",")
+    runs = [find_run(Path(config.runs), name) for name in names] if len(names) > 1 else [config.find()]
+    records = [read_record(run) for run in runs]
+    record = merge(records) if len(records) > 1 else records[0]
+    files = build_report(record.run, record)
+    console = Console()
+    print_front(record, console)
+    say = sayer(console)
+    say(f"\nReport: {files.page}")
+    say(f"Beside it: {', '.join(path.name for path in files.beside)}")
 
 
 def _quoted(argument: str) -> str:
@@ -57,9 +52,7 @@ def _quoted(argument: str) -> str:
 def main() -> None:
     """Entry point."""
     sys.argv[1:] = map(_quoted, sys.argv[1:])
-    with errors_in_one_line():
-        check_overrides(sys.argv[1:], register_command("report", RunChoice, HELP))
-    _run()
+    run_command("report", RunChoice, HELP, report, "a report that was there stays.")
 
 
 if __name__ == "__main__":

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from search.command_line import RunChoice, check_overrides, register_command
+from search.command_line import RunChoice, run_command
 from search.config import TrackingConfig, load_config
 from search.console import sayer
-from search.errors import errors_in_one_line, log_to
-from search.run_folder import RunFolder
+from search.errors import log_to
 
 HELP = """\
 Bring W&B to what a run's folder holds: its sweep, a run a trial, and the search with its front and report.
@@ -45,18 +41,12 @@ class SyncConfig(RunChoice):
     """W&B user or team, by default that of the run's settings."""
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="sync")
-def _run(node: DictConfig) -> None:
-    with errors_in_one_line():
-        config = OmegaConf.to_object(node)
-        assert isinstance(config, SyncConfig)
-        _sync(config.find(), config)
-
-
-def _sync(run: RunFolder, config: SyncConfig) -> None:
+def sync(config: SyncConfig) -> None:
+    """Send what is missing, and say what is there."""
     # W&B's client takes a second to import: a misspelt setting should not wait for it.
     from search.tracking.sitting import Sitting  # noqa: PLC0415
 
+    run = config.find()
     own = load_config(run.config).tracking
     log_to(run.log)
     tracking = TrackingConfig(project=config.project or own.project, entity=config.entity or own.entity)
@@ -76,13 +66,7 @@ def _sync(run: RunFolder, config: SyncConfig) -> None:
 
 def main() -> None:
     """Entry point."""
-    with errors_in_one_line():
-        check_overrides(sys.argv[1:], register_command("sync", SyncConfig, HELP))
-    try:
-        _run()
-    except KeyboardInterrupt:
-        print("Interrupted: what was sent stays, and the same command sends the rest.", file=sys.stderr)
-        sys.exit(130)
+    run_command("sync", SyncConfig, HELP, sync, "what was sent stays, and the same command sends the rest.")
 
 
 if __name__ == "__main__":

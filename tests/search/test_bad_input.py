@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from told import Told, tell
 
 from search.run import main
 from search.run_folder import RunFolder
@@ -18,15 +18,6 @@ from search.run_folder import RunFolder
 ROOT = Path(__file__).parents[2]
 TINY = ["data.height=32", "data.width=32", "data.max_images=4"]
 GOOD = "parameters:\n  model.base_channels: {values: [2, 4]}\nfixed: {model.size: small}\n"
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a command said."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -37,19 +28,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def search(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Told]:
+def search(place: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Told]:
     """Run the command in this process, as ``python -m search.run`` would, in ``place``."""
 
     def call(*arguments: str) -> Told:
         before = set((place / "runs").rglob("*"))
-        monkeypatch.setattr(sys, "argv", ["search.run", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capfd.readouterr()
-        assert isinstance(ended.value.code, int)
+        told = tell(main, arguments, capfd)
         assert set((place / "runs").rglob("*")) == before, "nothing half-written"
-        assert "Traceback" not in told.err
-        return Told(ended.value.code, told.out, told.err)
+        return told
 
     return call
 

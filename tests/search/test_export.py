@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from export_samples import TINY, exportable_run
+from told import Told, tell
 
 from search.export import main
 from search.run_folder import RunFolder
@@ -20,37 +19,15 @@ from trainers.exporting import formats
 from trainers.exporting.description import read_description
 
 
-@dataclass(frozen=True)
-class Told:
-    """What a command said."""
-
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return exportable_run(tmp_path_factory.mktemp("runs") / "mine")[0]
 
 
 @pytest.fixture
-def export(run: RunFolder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Told]:
+def export(run: RunFolder, capfd: pytest.CaptureFixture[str]) -> Callable[..., Told]:
     """Run the command in this process."""
-
-    def call(*arguments: str) -> Told:
-        monkeypatch.setattr(sys, "argv", ["search.export", f"runs={run.path.parent}", *arguments])
-        code: object = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code
-        told = capfd.readouterr()
-        assert "Traceback" not in told.err
-        assert isinstance(code, int)
-        return Told(code, told.out, told.err)
-
-    return call
+    return lambda *arguments: tell(main, [f"runs={run.path.parent}", *arguments], capfd)
 
 
 def names(folder: Path) -> set[str]:

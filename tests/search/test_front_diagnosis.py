@@ -54,13 +54,10 @@ COMMON = (0, 2, 4, 6, 8, 10)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _cluster() -> Iterator[None]:
+def _cluster(one_thread: None) -> Iterator[None]:  # noqa: ARG001
     """A Ray cluster on this machine; here as in its tasks, torch has one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with connect(None):
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from export_samples import TINY, exportable_run
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
+from told import Told, tell
 
 from search.export import ExportConfig, export
 from search.predict import main
@@ -29,15 +30,6 @@ from trainers.prediction import load_model
 ROOT = Path(__file__).parents[2]
 KINDS = ("onnx", "torch_export", "state_dict")
 Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a command said."""
-
-    code: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True)
@@ -80,16 +72,7 @@ def predict(
     def call(*arguments: str) -> Told:
         named = any(item.startswith("model=") for item in arguments)
         model = [] if named else [f"model={kept.folder / 'onnx'}"]
-        monkeypatch.setattr(sys, "argv", ["search.predict", *model, *arguments])
-        code: object = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code
-        told = capfd.readouterr()
-        assert "Traceback" not in told.err
-        assert isinstance(code, int)
-        return Told(code, told.out, told.err)
+        return tell(main, [*model, *arguments], capfd)
 
     return call
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import pyarrow as pa
@@ -324,3 +325,12 @@ def test_five_hundred_trials_stay_small_and_quick(tmp_path: Path) -> None:
 )
 def test_numbers_as_people_write_them(text: str, expected: str) -> None:
     assert text == expected
+
+
+def test_no_two_scripts_of_the_page_define_the_same_name() -> None:
+    """They share one scope, where the later definition would silently win."""
+    scripts = sorted(files("search.reporting").iterdir(), key=str)
+    texts = [script.read_text() for script in scripts if script.name.endswith(".js")]
+    defined = re.findall(r"^(?:async )?(?:function|const|let|class) (\w+)", "\n".join(texts), re.MULTILINE)
+    assert len(defined) > 50
+    assert [name for name in set(defined) if defined.count(name) > 1] == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +27,7 @@ HEIGHT, WIDTH = 48, 64
 """A hundredth of the area of COCO's images: objects are small below 10.24 and large from 92.16 pixels on."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def blank(*squares: tuple[int, int, int], label: int = 1) -> NDArray[np.uint8]:

@@ -41,13 +41,7 @@ MOBILENET = {
 MEASURED = ("epoch_time_s", "train_time_s", "images_per_s")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    """The numbers of a trial are those of its number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
