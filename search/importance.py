@@ -165,9 +165,17 @@ def _rankings(sample: _Sample, random: np.random.Generator) -> dict[str, tuple[I
     spans = dict(zip(columns.OBJECTIVES, np.ptp(sample.values, axis=0).tolist(), strict=True))
     spans[FRONT] = max(spans.values())
     return {
-        target: _ranking(sample.paths, whole[target], *_of(target, resampled, shuffled)) if spans[target] else ()
+        target: _ranking(_can_matter(sample.paths, target), whole[target], *_of(target, resampled, shuffled))
+        if spans[target]
+        else ()
         for target in TARGETS
     }
+
+
+def _can_matter(paths: Sequence[str], target: str) -> list[str]:
+    """Latency and size are measured of the architecture at its image size, before training: nothing else enters."""
+    measured = target not in (columns.MIOU, FRONT)
+    return [path for path in paths if not measured or path.startswith(("model.", "data."))]
 
 
 def _of(target: str, *parts: Sequence[_Raw]) -> list[list[dict[str, float]]]:

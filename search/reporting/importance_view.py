@@ -113,7 +113,8 @@ def _sentence(target: str, ranking: Sequence[Importance]) -> str:
         return f"For {title}, no parameter mattered more than chance would have it."
     first, *others = [f"{importance.path} ({_share(importance)})" for importance in clear[:_NAMED]]
     then = f", then {' and '.join(others)}" if others else ""
-    return f"What mattered most for {title}: {first}{then}."
+    how = "What mattered most for" if ranking[0].beyond_chance else "What chance does not explain for"
+    return f"{how} {title}: {first}{then}."
 
 
 def _share(importance: Importance) -> str:
@@ -146,7 +147,8 @@ def _basis(found: Importances) -> str:
     )
     return (
         "PED-ANOVA: how differently a parameter is distributed among the best tenth (at least five) and among all, as "
-        f"a share of the sum over the parameters, from {some} completed configurations. A dot is the mean over "
+        f"a share of the sum over the parameters, from {some} completed configurations. Latency and size can only "
+        "hang on the architecture and the image size, so only these are compared for them. A dot is the mean over "
         f"{RESAMPLES} bootstrap resamples, its bar their middle {100 * COVERED:.0f} %. Filled: more than in each of "
         f"{RESAMPLES} shuffles of the results among the configurations; hollow: chance does as much. It says where the "
         "best were, not which value is better, and it knows only the ranges that were searched."
