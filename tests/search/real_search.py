@@ -15,7 +15,6 @@ from typing import Any
 import optuna
 import pyarrow.dataset as ds
 import pytest
-from wandb_server import WandbServer
 
 from search import columns
 from search.run import main
@@ -33,24 +32,6 @@ fixed: {model.size: small, model.backbone: mobilenet_v3_small, model.aspp: false
         training.batch_size: 4, training.precision: fp32}
 """
 SETTINGS = ["space=tiny", "data.height=32", "data.width=32", "data.max_images=12"]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[WandbServer]:
-    """W&B, as far as every process started here knows."""
-    with WandbServer() as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment().items():
-            patch.setenv(name, value)
-        yield server
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to start searches in, with the space ``tiny``."""
-    folder = tmp_path_factory.mktemp("work")
-    (folder / "conf" / "space").mkdir(parents=True)
-    (folder / "conf" / "space" / "tiny.yaml").write_text(SPACE)
-    return folder
 
 
 def command(*settings: str) -> list[str]:

@@ -16,7 +16,7 @@ from wandb_server import WandbServer
 from search import columns
 from search.run_folder import RunFolder
 
-pytest_plugins = "real_search"  # its fixtures
+pytest_plugins = "search_fixtures"
 
 pytestmark = pytest.mark.alone
 

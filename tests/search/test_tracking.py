@@ -87,6 +87,8 @@ FAULTS: dict[str, Fault | None] = {
     "500": Fault(status=500),
     "hanging": Fault(hang=True),
 }
+ENDLESS = ("dying", "hanging")
+"""Faults in which nothing ends of itself: these searches wait for W&B as long as they may."""
 SETTINGS = {"dying": ("online", 6), "bereft": ("online", 6), "followed": ("off", 2)}
 """Mode and pause after each epoch, where they matter."""
 TOLD = {
@@ -111,7 +113,7 @@ def players(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Play
             server.fault = fault
             if name == "unreachable":
                 server.die()
-            drain_s = DRAIN_S if name in FAULTS else 60
+            drain_s = DRAIN_S if name in ENDLESS else 60
             mode, pause_s = SETTINGS.get(name, ("online", 0.5))
             settings = [
                 "--mode",
