@@ -126,6 +126,17 @@ def run_command(
         sys.exit(130)
 
 
+def quoted_lists(arguments: Sequence[str]) -> list[str]:
+    """``key=a,b`` as one text: Hydra takes it for two jobs, and these commands for one that takes both."""
+    return [_quoted(argument) for argument in arguments]
+
+
+def _quoted(argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    plain = equals and "," in value and not argument.startswith("-") and not set(value) & set("'\"[{")
+    return f"{key}='{value}'" if plain else argument
+
+
 def register() -> DictConfig:
     """Make the settings, the data sets and the shipped spaces known to Hydra; returns the settings."""
     store = ConfigStore.instance()

@@ -21,7 +21,7 @@ from trainers.config import DataConfig, TrialConfig
 from trainers.settings import ConfigError, choose, require, schema, setting_names
 
 SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
-SCHEDULERS = ("asha", "none")
+SCHEDULERS = ("asha", "pareto_asha", "none")
 TRACKING_MODES = ("auto", "online", "offline", "off")
 SET_BY_SPACE = ("num_trials", "repeats", "sampler", "scheduler")
 """Settings of the search that a space may preset under ``search``, because its question needs them."""
@@ -57,7 +57,8 @@ class SchedulerConfig:
     """Which trials are stopped early."""
 
     name: str = "asha"
-    """``asha`` (asynchronous successive halving on mIoU) or ``none``."""
+    """``asha`` (asynchronous successive halving on mIoU), ``pareto_asha`` (halving among trials of like latency, over
+    all objectives) or ``none``."""
     eta: int = 3
     """The best 1/eta of those that reached a rung go on."""
     grace_epochs: int = 1

@@ -21,7 +21,7 @@ from search.resources import Share, share_of
 from search.results import Table as ResultTable
 from search.run_folder import RunFolder
 from search.sampler import Sampler
-from search.stopping import build_stopping
+from search.schedulers import build_stopping
 from spaces import Parameter, Space
 from trainers.config import TrialConfig
 from trainers.datasets import SegmentationData, open_dataset

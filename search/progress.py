@@ -89,7 +89,7 @@ def progress(
     values = np.array([[row[name] for name in columns.OBJECTIVES] for row in placed]).reshape(-1, len(_SIGNS))
     ids = [row[columns.TRIAL_ID] for row in placed]
     return Progress(
-        hypervolume=tuple(_hypervolume_steps(values, costs, ids, reference)),
+        hypervolume=tuple(hypervolume_steps(values, costs, ids, reference)),
         best=tuple(_best_steps(values[:, 0], costs, ids)),
         total_s=float(spent[-1]),
         untimed_epochs=epochs.num_rows - len(moments),
@@ -122,10 +122,17 @@ def _ends(epochs: pa.Table, trials: Iterable[Row]) -> dict[str, datetime]:
     return ends
 
 
-def _hypervolume_steps(
+def hypervolume_steps(
     values: Floats, costs: Floats, ids: Sequence[str], reference: Mapping[str, float]
 ) -> Iterable[Step]:
-    """Keep the front as it grows; only a point that enters it can change the hypervolume."""
+    """Keep the front as it grows; only a point that enters it can change the hypervolume.
+
+    Args:
+        values: ``(n, objectives)`` in the order in which they came, all finite.
+        costs: what had been spent when each came, ``(n,)``.
+        ids: of whose they are.
+        reference: the corner that is measured from.
+    """
     if not len(values):
         return
     corner = [reference[name] for name in columns.OBJECTIVES]

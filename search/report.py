@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from search.command_line import RunChoice, run_command
+from search.command_line import RunChoice, quoted_lists, run_command
 from search.console import sayer
 from search.reporting.build import build_report
 from search.reporting.merged import merge
@@ -43,15 +43,9 @@ def report(config: RunChoice) -> None:
     say(f"Beside it: {', '.join(path.name for path in files.beside)}")
 
 
-def _quoted(argument: str) -> str:
-    """Hydra takes ``run=a,b`` for two jobs; here it is one report of two runs."""
-    key, _, value = argument.partition("=")
-    return f"{key}='{value}'" if key == "run" and "," in value and "'" not in value else argument
-
-
 def main() -> None:
     """Entry point."""
-    sys.argv[1:] = map(_quoted, sys.argv[1:])
+    sys.argv[1:] = quoted_lists(sys.argv[1:])
     run_command("report", RunChoice, HELP, report, "a report that was there stays.")
 
 

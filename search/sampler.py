@@ -47,13 +47,16 @@ class Sampler:
     For people who look at the study, the user attributes ``state`` and ``reason`` of a trial are those of its row.
     """
 
-    def __init__(self, storage: Path, space: Space, config: SamplerConfig, seed: int) -> None:
+    def __init__(self, storage: Path | None, space: Space, config: SamplerConfig, seed: int) -> None:
+        """Open the study in the file ``storage``; without one it is in memory, for searches that are replayed."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = space
         self._grid = config.name == "grid"
-        url = URL.create("sqlite", database=str(storage)).render_as_string(hide_password=False)
         self._study = optuna.create_study(
-            storage=url, study_name="search", directions=_directions(), load_if_exists=True
+            storage=None if storage is None else _url(storage),
+            study_name="search",
+            directions=_directions(),
+            load_if_exists=True,
         )
         past = len(self._study.trials)
         self._study.sampler = build_sampler(config, seed + past)
@@ -150,6 +153,10 @@ def _experimental_allowed() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
+
+
+def _url(storage: Path) -> str:
+    return URL.create("sqlite", database=str(storage)).render_as_string(hide_password=False)
 
 
 def _directions() -> list[StudyDirection]:

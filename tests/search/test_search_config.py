@@ -101,7 +101,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"seed": -1}, r"seed must be in \[0, 2\^31\); got -1"),
     ({"sampler.name": "tpee"}, r"sampler.name must be one of.*Did you mean 'tpe'\?"),
     ({"sampler.startup_trials": 0}, "sampler.startup_trials must be at least 1; got 0"),
-    ({"scheduler.name": "hyperband"}, "scheduler.name must be one of asha, none; got 'hyperband'"),
+    ({"scheduler.name": "hyperband"}, "scheduler.name must be one of asha, pareto_asha, none; got 'hyperband'"),
     ({"scheduler.eta": 1}, "scheduler.eta must be at least 2; got 1"),
     ({"scheduler.grace_epochs": 0}, "scheduler.grace_epochs must be at least 1; got 0"),
     ({"resources.cpus_per_trial": 0}, "resources.cpus_per_trial must be at least 1; got 0"),

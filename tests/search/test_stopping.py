@@ -9,7 +9,8 @@ import pytest
 
 from search import columns
 from search.config import SchedulerConfig
-from search.stopping import Asha, NoStopping, StoppingRule, build_stopping
+from search.schedulers import build_stopping
+from search.stopping import Asha, NoStopping, StoppingRule
 
 
 def report(rule: StoppingRule, trial: str, epoch: int, miou: float) -> str | None:
@@ -60,7 +61,7 @@ def test_epochs_between_the_rungs_and_the_last_one_decide_nothing() -> None:
 def test_a_rung_that_was_skipped_is_never_filled_with_a_later_value() -> None:
     rule = Asha(eta=2, grace_epochs=1, epochs=8)
     report(rule, "resumed", 4, 0.9)
-    assert rule.rungs == {1: {}, 2: {}, 4: {"resumed": 0.9}}
+    assert [list(rung) for rung in rule.rungs.values()] == [[], [], ["resumed"]]
     assert stops(rule, ("new", 1, 0.1)) == [False]
 
 

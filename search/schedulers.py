@@ -1,0 +1,17 @@
+"""The stopping rule that a search's settings name."""
+
+from __future__ import annotations
+
+from search.config import SchedulerConfig
+from search.pareto_asha import ParetoAsha
+from search.stopping import Asha, NoStopping, StoppingRule, SuccessiveHalving
+
+HALVING: dict[str, type[SuccessiveHalving]] = {"asha": Asha, "pareto_asha": ParetoAsha}
+"""Rules with rungs, by ``scheduler.name``."""
+
+
+def build_stopping(config: SchedulerConfig, epochs: int) -> StoppingRule:
+    """The rule that ``config`` names, for trials of ``epochs``."""
+    if config.name == "none":
+        return NoStopping()
+    return HALVING[config.name](config.eta, config.grace_epochs, epochs)
