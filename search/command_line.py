@@ -42,7 +42,8 @@ Settings people change
   resources.cpus_per_trial=N     default: 1 on a CPU machine, else the GPU's share of the cores
   resources.gpus_per_trial=0.5   several trials per GPU; default: 1 where there is a GPU
   constraints.latency_ms=20      never train what is slower (also size_mb, params)
-  scheduler.name=none            no early stopping; also scheduler.eta, scheduler.grace_epochs
+  scheduler.name=pareto_asha     early stopping among trials of like latency; default: asha, on mIoU; none: no stopping
+  scheduler.eta=3                the best 1/eta go on at each rung; also scheduler.grace_epochs
   sampler.name=tpe               or nsga2, gp, random, grid
   tracking.mode=offline          W&B: auto, online, offline, off
 All settings with their values: python -m search.run --cfg job

@@ -134,9 +134,13 @@ def report(plan: Plan, run: RunFolder, console: Console, interrupted: bool) -> N
 
 
 def show_predictions(plan: Plan, run: RunFolder, record: Record, say: Callable[[str], None]) -> None:
-    """Write the diagnosis and the gallery of the front; a search that is done must not fail for them."""
+    """Write the diagnosis and the gallery of the front; a search that is done must not fail for them, nor for Ctrl-C."""
     try:
         diagnosis = diagnose_front(run, record.front_rows, plan.data, plan.base.data, plan.share)
+    except KeyboardInterrupt:
+        again = f"python -m search.run {run.argument('resume')}"
+        say(f"Interrupted while the front predicted, so the report shows no predictions. To have them: {again}")
+        return
     except Exception as error:
         logging.getLogger(__name__).exception("The front was not diagnosed.")
         say(f"The front was not diagnosed, so the report shows no predictions: {type(error).__name__}: {error}")

@@ -234,6 +234,19 @@ def test_an_empty_front_has_an_empty_diagnosis(run: RunFolder, base: TrialConfig
     assert len(gallery.images) == 6
 
 
+def test_an_impatient_user_gets_the_report_all_the_same(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "diagnose_front", interrupted)
+    said: list[str] = []
+    plan = cast(Plan, SimpleNamespace(data=None, base=SimpleNamespace(data=None), share=SHARE))
+    session.show_predictions(plan, run, cast(Record, SimpleNamespace(front_rows=[])), said.append)
+    (line,) = said
+    assert "the report shows no predictions" in line
+    assert f"python -m search.run {run.argument('resume')}" in line
+
+
 def test_a_search_that_is_done_does_not_fail_for_its_diagnosis(
     run: RunFolder, base: TrialConfig, data: SegmentationData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
