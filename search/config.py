@@ -21,6 +21,7 @@ from trainers.config import DataConfig, TrialConfig
 from trainers.settings import ConfigError, choose, require, schema, setting_names
 
 SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
+STOPPED_AS = ("constraint", "as_is", "left_out")
 SCHEDULERS = ("asha", "pareto_asha", "none")
 TRACKING_MODES = ("auto", "online", "offline", "off")
 SET_BY_SPACE = ("num_trials", "repeats", "sampler", "scheduler")
@@ -46,10 +47,15 @@ class SamplerConfig:
     or ``grid`` (all of a finite space)."""
     startup_trials: int = 10
     """Trials drawn at random before the model of ``tpe`` or ``gp`` is asked."""
+    stopped: str = "constraint"
+    """What the sampler is told of a trial that was stopped early: its values with a broken ``constraint``, so that it
+    ranks behind every completed one; its values ``as_is``, as if they were those of the full budget; or nothing
+    (``left_out``)."""
 
     def __post_init__(self) -> None:
         choose("sampler.name", self.name, SAMPLERS)
         require(self.startup_trials >= 1, "sampler.startup_trials", "at least 1", self.startup_trials)
+        choose("sampler.stopped", self.stopped, STOPPED_AS)
 
 
 @dataclass(frozen=True, kw_only=True)

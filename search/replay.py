@@ -39,6 +39,7 @@ stopping rule on a simulated clock, without training. Tells which settings find 
   scheduler=A,B        stopping rules to compare; default: none,asha,pareto_asha
   eta=A,B              reduction factors to compare; default: 3
   grace_epochs=A,B     first rungs to compare; default: 1
+  stopped=A,B          what the sampler is told of stopped trials: constraint, as_is, left_out; default: constraint
   workers=N            trials at a time; default: 4
   seeds=N              replays of each policy; default: 20
   epochs=N             budget of all trials together; default: what all recorded trials took
@@ -65,6 +66,8 @@ class ReplayConfig(RunChoice):
     """Reduction factors."""
     grace_epochs: str = "1"
     """First rungs."""
+    stopped: str = "constraint"
+    """What the sampler is told of stopped trials: of :data:`~search.config.STOPPED_AS`."""
     workers: int = 4
     """Trials at a time."""
     seeds: int = 20
@@ -88,10 +91,14 @@ class ReplayConfig(RunChoice):
             choose("sampler", name, SAMPLERS)
         for name in schedulers:
             choose("scheduler", name, SCHEDULERS)
+        told = self.stopped.split(",")
         rungs = itertools.product(_numbers("eta", self.eta), _numbers("grace_epochs", self.grace_epochs))
         policies = [
-            Policy(SamplerConfig(name=sampler), SchedulerConfig(name=scheduler, eta=eta, grace_epochs=grace_epochs))
-            for sampler, scheduler, (eta, grace_epochs) in itertools.product(samplers, schedulers, rungs)
+            Policy(
+                SamplerConfig(name=sampler, stopped=stopped),
+                SchedulerConfig(name=scheduler, eta=eta, grace_epochs=grace),
+            )
+            for sampler, scheduler, (eta, grace), stopped in itertools.product(samplers, schedulers, rungs, told)
         ]
         return list({policy.name: policy for policy in policies}.values())  # without stopping, rungs make no difference
 

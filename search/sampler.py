@@ -40,9 +40,9 @@ class Sampler:
     """Asks and tells one Optuna study, whose storage is the durable record of what was drawn.
 
     A trial stopped early is told as complete, with the values it had, and as breaking a constraint by the share of
-    its budget it did not use: the model learns that it was worse than its peers, the earlier it was
-    stopped the more, and it is no member of the study's front. An infeasible one is told as pruned with its
-    constraints broken by their relative excess; a failed one as failed, which samplers leave out.
+    its budget it did not use: the model learns that it was worse than its peers, the earlier it was stopped the more,
+    and it is no member of the study's front (``sampler.stopped`` has other ways). An infeasible one is told as pruned
+    with its constraints broken by their relative excess; a failed one as failed, which samplers leave out.
 
     For people who look at the study, the user attributes ``state`` and ``reason`` of a trial are those of its row.
     """
@@ -51,7 +51,7 @@ class Sampler:
         """Open the study in the file ``storage``; without one it is in memory, for searches that are replayed."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = space
-        self._grid = config.name == "grid"
+        self._grid, self._stopped = config.name == "grid", config.stopped
         self._study = optuna.create_study(
             storage=None if storage is None else _url(storage),
             study_name="search",
@@ -89,7 +89,10 @@ class Sampler:
         self, trial_id: str, objectives: Mapping[str, float], unused_share: float, reason: str | None = None
     ) -> None:
         """The scheduler stopped the trial with ``unused_share`` of its budget left."""
-        self._constrain(trial_id, unused_share)
+        if self._stopped == "left_out":
+            self._tell(trial_id, columns.STOPPED, reason)
+            return
+        self._constrain(trial_id, unused_share if self._stopped == "constraint" else 0.0)
         self._tell(trial_id, columns.STOPPED, reason, objectives)
 
     def tell_infeasible(self, trial_id: str, excess: Mapping[str, float], reason: str | None = None) -> None:
@@ -126,7 +129,9 @@ class Sampler:
         if reason is not None:
             trial.set_user_attr(columns.REASON, reason)
         values = None if objectives is None else [objectives[name] for name in columns.OBJECTIVES]
-        self._study.tell(self._live.pop(trial_id), values, state=_TOLD_AS[state])  # Last: nothing is set after it.
+        # FAIL is what samplers leave out; TPE takes PRUNED for good when little else is there.
+        told = TrialState.FAIL if state == columns.STOPPED and values is None else _TOLD_AS[state]
+        self._study.tell(self._live.pop(trial_id), values, state=told)  # Last: nothing is set after it.
 
     def _first_points(self, seed: int) -> list[Assignment]:
         """The baselines, and a grid's other points in random order: a grid that ends early has a bit of everything."""

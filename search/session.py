@@ -134,7 +134,7 @@ def report(plan: Plan, run: RunFolder, console: Console, interrupted: bool) -> N
 
 
 def show_predictions(plan: Plan, run: RunFolder, record: Record, say: Callable[[str], None]) -> None:
-    """Write the diagnosis and the gallery of the front; a search that is done must not fail for them, nor for Ctrl-C."""
+    """Write the diagnosis and the gallery of the front; a search that is done must not fail for them."""
     try:
         diagnosis = diagnose_front(run, record.front_rows, plan.data, plan.base.data, plan.share)
     except KeyboardInterrupt:

@@ -30,7 +30,8 @@ class Policy:
         """For a table: ``tpe, pareto_asha eta 3 grace 1``."""
         rule = self.scheduler
         rungs = "" if rule.name == "none" else f" eta {rule.eta} grace {rule.grace_epochs}"
-        return f"{self.sampler.name}, {rule.name}{rungs}"
+        told = "" if rule.name == "none" or self.sampler.stopped == "constraint" else f" told {self.sampler.stopped}"
+        return f"{self.sampler.name}, {rule.name}{rungs}{told}"
 
 
 @dataclass

@@ -153,6 +153,12 @@ def test_only_full_learning_curves_are_a_recording(tmp_path: Path) -> None:
 def test_policies_are_compared_once_each() -> None:
     names = [policy.name for policy in ReplayConfig(sampler="tpe", scheduler="none,asha", eta="2,3").policies()]
     assert names == ["tpe, none", "tpe, asha eta 2 grace 1", "tpe, asha eta 3 grace 1"]
+    told = ReplayConfig(sampler="tpe", scheduler="none,asha", stopped="constraint,left_out").policies()
+    assert [policy.name for policy in told] == [
+        "tpe, none",
+        "tpe, asha eta 3 grace 1",
+        "tpe, asha eta 3 grace 1 told left_out",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -161,6 +167,7 @@ def test_policies_are_compared_once_each() -> None:
         ({"scheduler": "pareto"}, "scheduler must be one of asha, pareto_asha, none; got 'pareto'. Did you mean"),
         ({"sampler": "tpe,bayes"}, "sampler must be one of .*; got 'bayes'"),
         ({"eta": "2,x"}, "eta must be whole numbers with commas between them; got '2,x'"),
+        ({"stopped": "as is"}, "sampler.stopped must be one of .*; got 'as is'. Did you mean 'as_is'"),
         ({"eta": "1"}, "scheduler.eta must be at least 2; got 1"),
     ],
 )

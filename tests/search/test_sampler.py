@@ -158,6 +158,26 @@ def test_baselines_come_first_and_every_end_is_told(name: str, tmp_path: Path) -
     assert failed.state == TrialState.FAIL
 
 
+@pytest.mark.parametrize(
+    ("stopped", "state", "constraints"),
+    [
+        ("constraint", TrialState.COMPLETE, [0.9]),
+        ("as_is", TrialState.COMPLETE, [0.0]),
+        ("left_out", TrialState.FAIL, []),
+    ],
+)
+def test_what_is_told_of_a_stopped_trial_can_be_chosen(
+    stopped: str, state: TrialState, constraints: list[float], tmp_path: Path
+) -> None:
+    sampler = Sampler(tmp_path / "optuna.db", FINITE, SamplerConfig(name="random", stopped=stopped), 0)
+    draw = ask(sampler)
+    sampler.tell_stopped(draw.trial_id, objectives(draw.assignment), 0.9, "worse than its peers")
+    trial = stored(tmp_path)[0]
+    assert trial.state == state
+    assert list(trial.constraints.values()) == constraints
+    assert trial.user_attrs["state"] == columns.STOPPED
+
+
 def test_a_stopped_or_infeasible_trial_is_no_member_of_the_front(tmp_path: Path) -> None:
     sampler = open_sampler(tmp_path, "tpe", ENDLESS)
     draws = [ask(sampler) for _ in range(3)]
