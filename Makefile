@@ -24,6 +24,7 @@ lint: $(READY)  ## style and types
 bench: $(READY)  ## the measurements, as JSON lines
 	$(BIN)/python tests/benchmarks/trial_start.py
 	$(BIN)/python tests/benchmarks/scene_factors.py
+	$(BIN)/python tests/benchmarks/worlds.py --seeds 20
 	$(BIN)/python tests/benchmarks/report.py --trials 1000 --epochs 50
 	$(BIN)/python tests/benchmarks/report.py --trials 10000 --epochs 50
 	$(BIN)/python tests/benchmarks/tracking.py faults

@@ -142,7 +142,9 @@ def replay_all(
     """Replays of each policy under the seeds 0, 1, ...; as many at a time as there are cores."""
     work = partial(_replay_one, recording, workers, epochs)
     jobs = [(policy, seed) for policy in policies for seed in range(seeds)]
-    with ProcessPoolExecutor(os.cpu_count()) as pool, Progress(transient=True) as progress:
+    console = Console(stderr=True)
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    with ProcessPoolExecutor(os.cpu_count()) as pool, bar as progress:
         done = list(progress.track(pool.map(work, jobs), total=len(jobs), description="Replaying"))
     return [done[start : start + seeds] for start in range(0, len(done), seeds)]
 

@@ -193,6 +193,7 @@ def test_of_many_validation_images_some_evenly_spaced_are_compared(exports: dict
     assert "200 of 401 validation images" in result.describe()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [PSPNET, DILATED])
 def test_what_onnx_or_its_runtime_cannot_do_is_exported_in_another_way(config: TrialConfig, tmp_path: Path) -> None:
     exported = export_model(untrained(config, tmp_path), DATA, tmp_path, "onnx")
