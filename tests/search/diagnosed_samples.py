@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from run_samples import full_run
 
 from search import columns
 from search.diagnosis import Diagnosis, ModelDiagnosis, examples, write_diagnosis
 from search.gallery import IMAGES, TRUTH, Gallery, write_index
+from search.reporting.build import build_report
 from search.reporting.record import read_record
 from search.run_folder import RunFolder
 from trainers.datasets import IGNORE_INDEX, SegmentationClass
@@ -22,6 +25,14 @@ IMAGES_SHOWN = 3
 HEIGHT, WIDTH = 48, 64
 
 Labels = NDArray[np.uint8]
+
+
+def reported_run(path: Path) -> RunFolder:
+    """A run with every state, its diagnosis, and its report."""
+    run = full_run(path)
+    add_diagnosis(run)
+    build_report(run)
+    return run
 
 
 def add_diagnosis(run: RunFolder, *, images: int = 8, missing: Mapping[str, str] | None = None) -> Diagnosis:

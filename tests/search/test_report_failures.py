@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diagnosed_samples import NAMES, add_diagnosis
+from diagnosed_samples import NAMES, add_diagnosis, reported_run
 from PIL import Image
 from run_samples import CLASSES, begin_run, full_run
 
@@ -33,10 +33,7 @@ ROAD, WATER, CAR = "road", "<b>water</b>", "car, small"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    run = full_run(tmp_path_factory.mktemp("runs") / "diagnosed")
-    add_diagnosis(run)
-    build_report(run)
-    return run
+    return reported_run(tmp_path_factory.mktemp("runs") / "diagnosed")
 
 
 @pytest.fixture(scope="module")

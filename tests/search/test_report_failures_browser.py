@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from diagnosed_samples import NAMES, add_diagnosis
+from diagnosed_samples import NAMES, add_diagnosis, reported_run
 from open_page import opened
 from playwright.sync_api import Browser, Page, expect
 from run_samples import CLASSES, add_trial, begin_run, compared_run, full_run
@@ -27,10 +27,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    run = full_run(tmp_path_factory.mktemp("runs") / "diagnosed")
-    add_diagnosis(run)
-    build_report(run)
-    return run
+    return reported_run(tmp_path_factory.mktemp("runs") / "diagnosed")
 
 
 @pytest.fixture(scope="module")
