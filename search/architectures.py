@@ -1,6 +1,7 @@
 """What each architecture costs, measured before anything trains: the latency table of a search.
 
-Profiles are measured one at a time on a node that does nothing else, and cached there across runs.
+Profiles are measured one at a time on a node that does nothing else, and cached there across runs. Where trials train
+on a GPU, the latency on the CPU beside it is measured too; limits and objectives are about the device of the trials.
 """
 
 from __future__ import annotations
@@ -9,25 +10,57 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import ray
 import torch
 
 from search import columns
 from search.config import ConstraintsConfig, LatencyConfig
+from search.ehvi import ARCHITECTURE, Cost, Costs
 from search.files import write_text_atomically
 from search.resources import Share
 from search.results import Table
+from spaces import Assignment
 from trainers.choices import EXTRAS
 from trainers.config import ModelConfig, TrialConfig
 from trainers.datasets.packed import cache_folder
 from trainers.loop import resolve_device, training_shape
-from trainers.profiling import ArchitectureProfile, device_name, profile_architecture
+from trainers.profiling import ArchitectureProfile, ProfilingError, Serving, device_name, profile_architecture
+from trainers.settings import ConfigError, TrialError
 
 Row = dict[str, Any]
 """One row of the table ``architectures``."""
 _Key = tuple[str, int, int]
+_Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """An architecture to measure, and how: what travels to the machine that does."""
+
+    trial: TrialConfig
+    num_classes: int
+    latency: LatencyConfig
+    node_threads: int
+    """CPU threads of the forward pass: a model is served by a machine of its own."""
+    threads_per_trial: int
+    """CPU threads of a training step."""
+
+    @property
+    def architecture(self) -> str:
+        """See :func:`architecture_key`."""
+        return architecture_key(self.trial)
+
+    @property
+    def serving(self) -> Serving:
+        """How the model is served."""
+        asked = self.latency
+        return Serving(
+            batch=asked.batch, precision=asked.precision, memory_format=asked.memory_format, compiled=asked.compile
+        )
 
 
 def architecture_key(trial: TrialConfig) -> str:
@@ -50,42 +83,96 @@ class ArchitectureTable:
     ) -> None:
         self._table = table
         self._latency = latency
-        self._limits = constraints.limits()
+        self._constraints = constraints
         self._share, self._node_cpus = share, node_cpus
         self._num_classes = num_classes
         self._rows: dict[_Key, Row] = {}
         for row in table.read().to_pylist():
-            self._rows[row[columns.ARCHITECTURE], row[columns.HEIGHT], row[columns.WIDTH]] = row
+            self._take(row)
 
     def row(self, trial: TrialConfig) -> Row | None:
-        """The profile of the trial's architecture, if it was measured."""
+        """The profile of the trial's architecture on the device that counts, if it was measured.
+
+        Where that is a GPU, ``latency_cpu_ms`` is there too.
+        """
         return self._rows.get(_key(trial))
 
     def excess(self, row: Mapping[str, Any]) -> dict[str, float]:
         """How far the architecture is beyond each constraint that it breaks, relative to the limit."""
-        over = {name: row[name] / limit - 1.0 for name, limit in self._limits.items()}
-        return {name: value for name, value in over.items() if value > 0}
+        return self._constraints.excess(row)
 
-    def reason(self, row: Row) -> str | None:
+    def reason(self, row: Mapping[str, Any]) -> str | None:
         """Which constraints the architecture breaks, for people; none when it keeps them all."""
-        broken = [f"{name} {row[name]:.4g} > {self._limits[name]:.4g}" for name in self.excess(row)]
+        limits = self._constraints.limits()
+        broken = [f"{name} {row[name]:.4g} > {limits[name]:.4g}" for name in self.excess(row)]
         return ", ".join(broken) or None
+
+    def costs(self, base: TrialConfig) -> Costs:
+        """What is known of the architecture that an assignment makes of ``base``, for the sampler."""
+
+        def cost(assignment: Assignment) -> Cost | None:
+            try:
+                row = self.row(_with_architecture(base, assignment))
+            except ConfigError:
+                return None  # A contradiction, which the search records when it is drawn.
+            if row is None:
+                return None
+            return Cost(row[columns.LATENCY_MS], row[columns.SIZE_MB], not self.excess(row))
+
+        return cost
 
     def measure(self, trials: Iterable[TrialConfig], say: Callable[[str], None], *, claim: bool) -> None:
         """Profile the architectures of ``trials`` that are not in the table, one after the other.
 
         Nothing else must run on the device. Before a search the measuring task claims a whole node (``claim``);
         later the search has paused its trials, whose idle actors still hold what could be claimed.
+
+        Raises:
+            ConfigError: an architecture cannot be measured as the settings say.
         """
         missing = {_key(trial): trial for trial in trials if _key(trial) not in self._rows}
         for count, (key, trial) in enumerate(missing.items(), start=1):
             say(f"Measuring architecture {count} of {len(missing)}: {describe_architecture(key[0])}")
-            self._rows[key] = self._add(trial, self._profile(trial, self._node_cpus if claim else 0))
+            profiles = self.run_task(profile_cached, trial, claim=claim)
+            reason = self.reason(dataclasses.asdict(profiles[0]))
+            for profile in profiles:
+                self._add(key, profile, reason)
         self._table.flush()
 
-    def closest(self) -> Row:
-        """The architecture that breaks the constraints the least."""
-        return min(self._rows.values(), key=lambda row: max(self.excess(row).values(), default=0.0))
+    def run_task(
+        self,
+        task: Callable[..., _Found],
+        trial: TrialConfig,
+        *given: object,
+        claim: bool,
+        timeout_s: float | None = None,
+    ) -> _Found:
+        """What ``task`` returns on a node with the device, called with the trial's :class:`Measurement` and ``given``.
+
+        Raises:
+            ConfigError: the architecture cannot be measured as the settings say.
+            ray.exceptions.RayError: the task's process died, or there is no answer after ``timeout_s``.
+        """
+        gpus = 1 if self._share.gpus and self._latency.device != "cpu" else 0
+        remote = ray.remote(task).options(num_cpus=self._node_cpus if claim else 0, num_gpus=gpus, max_retries=2)
+        work = Measurement(trial, self._num_classes, self._latency, self._node_cpus, self._share.cpus)
+        reference = remote.remote(work, *given)
+        try:
+            found: _Found = ray.get(reference, timeout=timeout_s)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, TrialError) else error from None
+        except BaseException:
+            ray.cancel(reference, force=True)  # It may still wait for its node, or hold it.
+            raise
+        return found
+
+    def closest(self) -> str:
+        """The architecture that breaks the constraints the least, with its figures, for people."""
+        row = min(self._rows.values(), key=lambda row: max(self.excess(row).values(), default=0.0))
+        return (
+            f"{describe_architecture(row[columns.ARCHITECTURE])} with latency_ms {row[columns.LATENCY_MS]:.4g}, "
+            f"size_mb {row[columns.SIZE_MB]:.4g}, params {row[columns.PARAMS]}"
+        )
 
     def summary(self) -> str:
         """What was measured, in one line."""
@@ -102,23 +189,34 @@ class ArchitectureTable:
         """All profiles, in the order measured."""
         return list(self._rows.values())
 
-    def _profile(self, trial: TrialConfig, cpus: int) -> ArchitectureProfile:
-        gpus = 1 if self._share.gpus and self._latency.device != "cpu" else 0
-        task = ray.remote(profile_cached).options(num_cpus=cpus, num_gpus=gpus, max_retries=2)
-        profile: ArchitectureProfile = ray.get(
-            task.remote(trial, self._num_classes, self._latency, self._node_cpus, self._share.cpus)
-        )
-        return profile
-
-    def _add(self, trial: TrialConfig, profile: ArchitectureProfile) -> Row:
-        row = {columns.ARCHITECTURE: architecture_key(trial)} | dataclasses.asdict(profile)
-        row |= {columns.REASON: self.reason(row), columns.FEASIBLE: not self.excess(row)}
+    def _add(self, key: _Key, profile: ArchitectureProfile, reason: str | None) -> None:
+        row = {columns.ARCHITECTURE: key[0]} | dataclasses.asdict(profile)
+        row |= {columns.REASON: reason, columns.FEASIBLE: reason is None}
         self._table.append(row)
-        return row
+        self._take(row)
+
+    def _take(self, row: Row) -> None:
+        """A row of the table; that of the CPU beside a GPU, which comes after the GPU's, adds its latency to that."""
+        key = row[columns.ARCHITECTURE], row[columns.HEIGHT], row[columns.WIDTH]
+        known = self._rows.get(key)
+        if known is not None and (known[columns.DEVICE], row[columns.DEVICE]) == ("cuda", "cpu"):
+            known[columns.LATENCY_CPU_MS] = row[columns.LATENCY_MS]
+        else:
+            self._rows[key] = dict(row)
 
 
 def _key(trial: TrialConfig) -> _Key:
     return architecture_key(trial), trial.data.height, trial.data.width
+
+
+def _with_architecture(base: TrialConfig, assignment: Assignment) -> TrialConfig:
+    """As ``base.replace``, for what latency and size depend on; fast, since samplers ask for thousands."""
+    sections: dict[str, Any] = {}
+    for prefix in ARCHITECTURE:
+        section = prefix.removesuffix(".")
+        values = {path.removeprefix(prefix): value for path, value in assignment.items() if path.startswith(prefix)}
+        sections[section] = dataclasses.replace(getattr(base, section), **values)
+    return dataclasses.replace(base, **sections)
 
 
 def describe_architecture(key: str) -> str:
@@ -130,42 +228,79 @@ def describe_architecture(key: str) -> str:
     return f"{fields['architecture']} ({rest.replace('_', ' ')})"
 
 
-def profile_cached(
-    trial: TrialConfig, num_classes: int, latency: LatencyConfig, node_threads: int, threads_per_trial: int
-) -> ArchitectureProfile:
+def profile_cached(work: Measurement) -> list[ArchitectureProfile]:
     """Profile on this machine, or return what was measured here before under the same conditions.
 
-    Latency is measured with ``node_threads``, since a model is served by a machine of its own; the faster precision
-    of training with the ``threads_per_trial`` that a trial gets.
+    Returns:
+        The profile on the device that counts, first; on a GPU machine also that on its CPU.
     """
-    torch.set_num_threads(node_threads)
-    device = resolve_device(trial.training.device if latency.device == "auto" else latency.device)
-    cache = cache_folder(trial.data) / "profiles"
+    torch.set_num_threads(work.node_threads)
+    first, *others = measured_devices(work)
+    return [_cached(work, first, work.threads_per_trial), *(_cached(work, device, None) for device in others)]
+
+
+def profile_now(work: Measurement) -> ArchitectureProfile:
+    """Profile on this machine, on the device that counts, whatever was measured before."""
+    torch.set_num_threads(work.node_threads)
+    return _profile(work, measured_devices(work)[0], None)
+
+
+def forget(work: Measurement) -> None:
+    """Remove what was measured of this architecture on this machine, under whatever conditions."""
+    for file in _cache(work).glob(f"{_hash(work.architecture)}-*.json"):
+        file.unlink(missing_ok=True)
+
+
+def measured_devices(work: Measurement) -> list[torch.device]:
+    """The devices of this machine to measure on; limits and objectives are about the first."""
+    asked = work.latency.device
+    device = resolve_device(work.trial.training.device if asked == "auto" else asked)
+    return [device, torch.device("cpu")] if device.type == "cuda" and asked == "auto" else [device]
+
+
+def _cached(work: Measurement, device: torch.device, train_threads: int | None) -> ArchitectureProfile:
+    """``train_threads`` None: the faster precision of a training step is not looked for."""
     conditions = {
-        "architecture": architecture_key(trial),
-        "num_classes": num_classes,
-        "input": [trial.data.height, trial.data.width],
-        "train_batch": training_shape(trial),
-        "latency": [latency.batch, latency.precision],
+        "num_classes": work.num_classes,
+        "input": [work.trial.data.height, work.trial.data.width],
+        "train": [*training_shape(work.trial), train_threads] if train_threads else None,
+        "serving": dataclasses.asdict(work.serving) | {"memory_format": work.serving.layout()},
         "device": device_name(device),
-        "threads_per_trial": threads_per_trial,
         "torch": torch.__version__,
     }
-    name = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:24]
-    file = cache / f"{name}.json"
+    name = f"{_hash(work.architecture)}-{_hash(json.dumps(conditions, sort_keys=True))}.json"
+    file = _cache(work) / name
     if file.exists():
         return ArchitectureProfile(**json.loads(file.read_text()))
-    profile = profile_architecture(
-        trial.model,
-        num_classes,
-        trial.data.height,
-        trial.data.width,
-        device,
-        train_batch=training_shape(trial),
-        train_threads=threads_per_trial,
-        batch=latency.batch,
-        precision=latency.precision,
-    )
-    cache.mkdir(parents=True, exist_ok=True)
+    profile = _profile(work, device, train_threads)
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(file, json.dumps(dataclasses.asdict(profile)))
     return profile
+
+
+def _profile(work: Measurement, device: torch.device, train_threads: int | None) -> ArchitectureProfile:
+    size = work.trial.data
+    try:
+        return profile_architecture(
+            work.trial.model,
+            work.num_classes,
+            size.height,
+            size.width,
+            device,
+            serving=work.serving,
+            train_batch=training_shape(work.trial) if train_threads else None,
+            train_threads=train_threads,
+        )
+    except ProfilingError as error:
+        raise ConfigError(
+            f"latency.compile=true, but for {describe_architecture(work.architecture)} {error} Install what it lacks "
+            "(on a CPU a C++ compiler, g++) where latency is measured, or use latency.compile=false."
+        ) from error
+
+
+def _cache(work: Measurement) -> Path:
+    return cache_folder(work.trial.data) / "profiles"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -102,13 +102,24 @@ WIDTH = "width"
 """Input width in pixels of the measurement."""
 PRECISION = "precision"
 """Precision of the latency measurement."""
+MEMORY_FORMAT = "memory_format"
+"""``contiguous`` or ``channels_last``: layout of weights and images in the latency measurement; null in older runs,
+where it went with the precision (channels last with bf16)."""
+COMPILED = "compiled"
+"""Whether ``torch.compile`` made the model of the latency measurement; null in older runs, where it never did."""
 TRAIN_PRECISION = "train_precision"
-"""The faster precision for training this architecture, by measurement."""
+"""The faster precision for training this architecture, by measurement; null where only the latency was measured."""
 TORCH_VERSION = "torch_version"
 """torch that was measured."""
+MEASURED_AT = "measured_at"
+"""UTC time of a latency measurement."""
+LATENCY_AGAIN_MS = "latency_again_ms"
+"""In no table: of an architecture on the front, :data:`LATENCY_MS` measured once more after the last trial."""
 FEASIBLE = "feasible"
 """Whether the architecture keeps the constraints of the search."""
 
+MEASURED = (ARCHITECTURE, DEVICE, HEIGHT, WIDTH)
+"""What a row of ``architectures`` or ``latency_checks`` is about."""
 COMPLETED, STOPPED, INFEASIBLE, FAILED, INTERRUPTED = "completed", "stopped", "infeasible", "failed", "interrupted"
 STATES = (COMPLETED, STOPPED, INFEASIBLE, FAILED, INTERRUPTED)
 """At full budget; by the scheduler; broke a constraint, never trained; with the reason; to be resumed."""
@@ -172,14 +183,26 @@ def trials_schema(parameters: Mapping[str, pa.DataType], classes: Sequence[str])
 
 def architectures_schema() -> pa.Schema:
     """Schema of ``architectures``: one row a profiled (architecture, device)."""
-    texts = (DEVICE, DEVICE_NAME, PRECISION, TRAIN_PRECISION, TORCH_VERSION, REASON)
+    texts = (DEVICE, DEVICE_NAME, PRECISION, MEMORY_FORMAT, TRAIN_PRECISION, TORCH_VERSION, REASON)
     numbers = (PARAMS, MACS, BATCH, HEIGHT, WIDTH)
     return _schema(
         [
             (ARCHITECTURE, pa.string()),
             *_floats((LATENCY_MS, LATENCY_P95_MS, LATENCY_SPREAD, SIZE_MB)),
             *[(name, pa.int64()) for name in numbers],
-            (FEASIBLE, pa.bool_()),
+            *[(name, pa.bool_()) for name in (COMPILED, FEASIBLE)],
             *[(name, pa.string()) for name in texts],
+        ]
+    )
+
+
+def latency_checks_schema() -> pa.Schema:
+    """Schema of ``latency_checks``: one row an architecture of the front, measured once more at a search's end."""
+    return _schema(
+        [
+            *[(name, pa.string()) for name in (ARCHITECTURE, DEVICE, DEVICE_NAME)],
+            *[(name, pa.int64()) for name in (HEIGHT, WIDTH)],
+            *_floats((LATENCY_MS, LATENCY_P95_MS, LATENCY_SPREAD)),
+            (MEASURED_AT, _UTC),
         ]
     )

@@ -22,7 +22,8 @@ from scipy import stats
 from search import columns
 from search.contexts import ABSENT, Contexts, Flags, Floats, Observed, configuration_of, contexts_without, observe
 from search.repeats import Row
-from spaces.space import Assignment, Parameter, Space
+from spaces.parameter import Parameter
+from spaces.space import Assignment, Space
 
 CONFIDENCE = 0.95
 """Of every interval here."""

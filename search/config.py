@@ -16,13 +16,14 @@ from yaml import YAMLError
 
 from search.run_folder import find_run
 from search.space_checks import check_effect, check_reads, check_values, list_grid
+from search.stopping import rung_epochs
 from spaces import Space, SpaceError
 from trainers.config import DataConfig, TrialConfig
 from trainers.settings import ConfigError, choose, require, schema, setting_names
 
-SAMPLERS = ("tpe", "nsga2", "gp", "random", "grid")
-STOPPED_AS = ("constraint", "as_is", "left_out")
-SCHEDULERS = ("asha", "pareto_asha", "none")
+SAMPLERS = ("ehvi", "tpe", "nsga2", "gp", "random", "grid")
+STOPPED_AS = ("constraint", "as_is", "left_out", "extrapolated")
+SCHEDULERS = ("front", "asha", "pareto_asha", "none")
 TRACKING_MODES = ("auto", "online", "offline", "off")
 SET_BY_SPACE = ("num_trials", "repeats", "sampler", "scheduler")
 """Settings of the search that a space may preset under ``search``, because its question needs them."""
@@ -42,15 +43,17 @@ DATA_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 class SamplerConfig:
     """Which configuration is tried next."""
 
-    name: str = "tpe"
-    """``tpe`` (multi-objective TPE), ``nsga2``, ``gp`` (parameters with a condition are drawn at random), ``random``
-    or ``grid`` (all of a finite space)."""
+    name: str = "ehvi"
+    """``ehvi`` (what is expected to enlarge the front the most: :mod:`search.ehvi`), Optuna's ``tpe``, ``nsga2`` or
+    ``gp`` (parameters with a condition are drawn at random), ``random`` or ``grid`` (all of a finite space)."""
     startup_trials: int = 10
-    """Trials drawn at random before the model of ``tpe`` or ``gp`` is asked."""
+    """Trials drawn before the model of ``ehvi``, ``tpe`` or ``gp`` is asked: of ``ehvi`` those of all architectures in
+    turn, else at random."""
     stopped: str = "constraint"
-    """What the sampler is told of a trial that was stopped early: its values with a broken ``constraint``, so that it
-    ranks behind every completed one; its values ``as_is``, as if they were those of the full budget; or nothing
-    (``left_out``)."""
+    """What Optuna's samplers are told of a trial that was stopped early: its values with a broken ``constraint``, so
+    that it ranks behind every completed one; its values ``as_is``, as if they were those of the full budget;
+    ``extrapolated`` to it; or nothing (``left_out``). ``ehvi`` extrapolates in any case, and knows how far to trust
+    it."""
 
     def __post_init__(self) -> None:
         choose("sampler.name", self.name, SAMPLERS)
@@ -62,18 +65,39 @@ class SamplerConfig:
 class SchedulerConfig:
     """Which trials are stopped early."""
 
-    name: str = "asha"
-    """``asha`` (asynchronous successive halving on mIoU), ``pareto_asha`` (halving among trials of like latency, over
-    all objectives) or ``none``."""
+    name: str = "front"
+    """``front`` (what would end dominated: :mod:`search.front_stopping`), ``asha`` (asynchronous successive halving on
+    mIoU), ``pareto_asha`` (halving among trials of like latency, over all objectives) or ``none``."""
     eta: int = 3
-    """The best 1/eta of those that reached a rung go on."""
+    """Of halving: the best 1/eta of those that reached a rung go on."""
     grace_epochs: int = 1
-    """First rung in epochs; the next ones lie at eta times the one before."""
+    """Epochs that every trial has; of halving the first rung, and the next ones lie at eta times the one before."""
+    brackets: int = 1
+    """Of halving: groups of trials that are judged apart; each begins one rung later than the one before, and is
+    smaller, as in Hyperband."""
 
     def __post_init__(self) -> None:
         choose("scheduler.name", self.name, SCHEDULERS)
         require(self.eta >= 2, "scheduler.eta", "at least 2", self.eta)
         require(self.grace_epochs >= 1, "scheduler.grace_epochs", "at least 1", self.grace_epochs)
+        require(self.brackets >= 1, "scheduler.brackets", "at least 1", self.brackets)
+
+    def check_rungs(self, epochs: int) -> None:
+        """Refuse what trials of ``epochs`` have too few epochs for.
+
+        Raises:
+            ConfigError: the first rung is beyond the full budget, a bracket would have no rung, or the rule has none.
+        """
+        if self.name == "none":
+            return
+        grace = self.grace_epochs
+        require(grace <= epochs, "scheduler.grace_epochs", f"at most the {epochs} epochs of a trial", grace)
+        if self.name == "front":
+            require(self.brackets == 1, "scheduler.brackets", "1 with scheduler.name=front", self.brackets)
+            return
+        most = max(1, len(rung_epochs(self.eta, grace, epochs)))
+        possible = f"at most {most} with grace_epochs={grace}, eta={self.eta} and {epochs} epochs"
+        require(self.brackets <= most, "scheduler.brackets", possible, self.brackets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,22 +139,32 @@ class ConstraintsConfig:
         """Column name to limit, for the limits that are set."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
+    def excess(self, row: Mapping[str, Any]) -> dict[str, float]:
+        """How far what a row costs is beyond each limit that it breaks, relative to the limit."""
+        over = {name: row[name] / limit - 1.0 for name, limit in self.limits().items()}
+        return {name: value for name, value in over.items() if value > 0}
+
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyConfig:
     """How latency is measured: as the model will be served."""
 
     device: str = "auto"
-    """``cpu``, ``cuda``, or ``auto``: where the trials train."""
+    """``cpu``, ``cuda``, or ``auto``: where the trials train, and where that is a GPU also on the CPU beside it."""
     batch: int = 1
     """Images per forward pass."""
     precision: str = "fp32"
     """``fp32`` or ``bf16``."""
+    memory_format: str = "auto"
+    """``contiguous``, ``channels_last``, or ``auto``: channels last with bf16, contiguous with fp32."""
+    compile: bool = False
+    """Whether ``torch.compile`` makes the model that is measured; the time of the compilation is not counted."""
 
     def __post_init__(self) -> None:
         choose("latency.device", self.device, ("auto", "cpu", "cuda"))
         require(self.batch >= 1, "latency.batch", "at least 1", self.batch)
         choose("latency.precision", self.precision, ("fp32", "bf16"))
+        choose("latency.memory_format", self.memory_format, ("auto", "contiguous", "channels_last"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +221,10 @@ class SearchConfig(TrialConfig):
     run: str | None = None
     """Name of the run, by default space and time."""
     resume: str | None = None
-    """Name of an interrupted run to continue, under its own settings."""
+    """Name of a run to continue under its own settings; one that finished is extended by a larger ``num_trials``."""
+    warm_start: str | None = None
+    """Names of earlier runs, with commas between them, from whose trials the sampler learns before its first draw
+    (:mod:`search.warm_start`); they are no trials of this run."""
     dry_run: bool = False
     """Print what would run, and stop."""
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -204,6 +241,11 @@ class SearchConfig(TrialConfig):
         require(self.repeats >= 1, "repeats", "at least 1", self.repeats)
         require(0 <= self.seed < 2**31, "seed", "in [0, 2^31)", self.seed)
 
+    @property
+    def earlier_runs(self) -> list[str]:
+        """The names in ``warm_start``."""
+        return [] if self.warm_start is None else self.warm_start.split(",")
+
     def base_trial(self, space: Space) -> TrialConfig:
         """What every trial of the search has in common: these settings under the space's fixed values."""
         names = [item.name for item in dataclasses.fields(TrialConfig)]
@@ -215,6 +257,7 @@ def space_of(config: SearchConfig) -> Space:
 
     Raises:
         SpaceError: the space is malformed, or it names or draws something without effect.
+        ConfigError: the stopping rule does not fit the epochs of a trial.
     """
     space = Space.from_dict(config.space_name, config.space)
     space.check_paths(TrialConfig)
@@ -227,6 +270,7 @@ def space_of(config: SearchConfig) -> Space:
             check_reads(space, architecture, base)
     except ConfigError as error:
         raise SpaceError(f"Space {space.name!r}: {error}") from error
+    config.scheduler.check_rungs(base.training.epochs)
     if config.sampler.name == "grid":
         list_grid(space)
     return space

@@ -64,6 +64,8 @@ class Search:
         self._ended: defaultdict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
         """Rows of the runs that ended, by configuration and repeat."""
         self._nothing_left = False
+        self.gave_up: str | None = None
+        """Why the search ended before its number of trials, for people; None when it did not."""
         self._taken = 0
         self._due = self._take_up()
 
@@ -86,13 +88,18 @@ class Search:
                 if self.ledger.running():
                     self._due.insert(0, job)
                     return None
-                self.architectures.measure([config], lambda _: None, claim=False)
+                try:
+                    self.architectures.measure([config], lambda _: None, claim=False)
+                except ConfigError as error:
+                    self._refuse(job, str(error))
+                    continue
             trial = self._prepare(job, config)
             broken = self.architectures.reason(trial.architecture)
             if broken is None:
                 return self._start(trial)
             self._conclude(trial, columns.INFEASIBLE, broken)
         self._nothing_left = True
+        self.gave_up = self._why_given_up()
         raise StopIteration
 
     def report(self, trial_id: str, result: Mapping[str, Any]) -> None:
@@ -108,6 +115,7 @@ class Search:
         trial, reason = self.ledger.trials[trial_id], None
         if trial.repeat == 0:
             objectives = trial.costs | {columns.MIOU: result[columns.MIOU]}
+            self._sampler.report(trial_id, result[columns.EPOCH], objectives)
             reason = self._stopping.report(trial_id, result[columns.EPOCH], objectives)
         request = self._run.stop_request(trial_id)
         if reason is None and request.exists():
@@ -160,6 +168,21 @@ class Search:
             return None
         self._nothing_left = True
         raise StopIteration
+
+    @property
+    def taken(self) -> int:
+        """Configurations tried; infeasible ones are not counted."""
+        return self._taken
+
+    def _why_given_up(self) -> str:
+        """For people, after :data:`DRAWS_PER_TRIAL` draws in a row that could not be trained."""
+        rows = self.architectures.rows
+        nothing_feasible = bool(rows) and all(map(self.architectures.reason, rows))
+        closest = f" The closest to the constraints is {self.architectures.closest()}." if nothing_feasible else ""
+        return (
+            f"The search ended after {self._taken} of {self._num_trials} trials: of its last {DRAWS_PER_TRIAL} draws "
+            f"none could be trained.{closest}"
+        )
 
     def _prepare(self, job: _Job, config: TrialConfig) -> TrialRecord:
         """The record of a job whose architecture was measured."""
@@ -226,11 +249,13 @@ class Search:
         firsts = [runs[0] for runs in self._ended.values() if 0 in runs]
         self._taken = sum(row[columns.STATE] != columns.INFEASIBLE for row in firsts)
         due: list[_Job] = []
-        for draw in self._sampler.unfinished():
+        unfinished = self._sampler.unfinished()
+        pending = [draw for draw in unfinished if missing_repeats(self._ended[draw.trial_id], 1)]
+        self._report_again(firsts, pending)  # First: what the sampler is told may depend on learning curves.
+        for draw in unfinished:
             missing = missing_repeats(self._ended[draw.trial_id], self._repeats)
             due += [_Job(draw, repeat) for repeat in missing]
             self._tell_if_whole(draw.trial_id)
-        self._replay_stopping(firsts, [job.draw for job in due if job.repeat == 0])
         return due
 
     def _tell(self, row: Mapping[str, Any]) -> None:
@@ -246,8 +271,8 @@ class Search:
         else:
             self._sampler.tell_failed(trial_id, reason)
 
-    def _replay_stopping(self, ended: list[Mapping[str, Any]], pending: list[Draw]) -> None:
-        """Show the stopping rule the recorded epochs in the order they came: its state is nothing else."""
+    def _report_again(self, ended: list[Mapping[str, Any]], pending: list[Draw]) -> None:
+        """Show sampler and stopping rule the recorded epochs in the order they came: their state is nothing else."""
         costs = {row[columns.TRIAL_ID]: _objectives(row) for row in ended}
         for draw in pending:
             try:
@@ -260,6 +285,7 @@ class Search:
         for row in sorted(recorded, key=lambda item: item[columns.REPORTED_AT]):
             if row[columns.TRIAL_ID] in costs:
                 objectives = costs[row[columns.TRIAL_ID]] | {columns.MIOU: row[columns.MIOU]}
+                self._sampler.report(row[columns.TRIAL_ID], row[columns.EPOCH], objectives)
                 self._stopping.report(row[columns.TRIAL_ID], row[columns.EPOCH], objectives)
 
 

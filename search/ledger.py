@@ -78,6 +78,7 @@ class TrialRecord:
         if self.epochs:
             row[columns.TRAIN_TIME_S] = self.epochs[self.epoch][columns.TRAIN_TIME_S]
         row |= self.profile
+        row[columns.LATENCY_CPU_MS] = self.architecture.get(columns.LATENCY_CPU_MS)
         row[_DEVICE_LATENCY[self.architecture[columns.DEVICE]]] = self.architecture[columns.LATENCY_MS]
         row |= {path: columns.cell(value) for path, value in self.assignment.items()}
         return row | {

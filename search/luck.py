@@ -155,11 +155,17 @@ def _repeated(row: Row) -> bool:
     )
 
 
-def _spreads(architectures: Iterable[Row]) -> dict[str, float]:
-    """Architecture to the interquartile range of its latency over the median; the largest of several measurements."""
-    spreads: dict[str, float] = {}
+def _measured(row: Row) -> tuple[str, bool]:
+    """Architecture of a configuration, and whether its objective is the latency on a GPU."""
+    return row[columns.ARCHITECTURE], row.get(columns.LATENCY_GPU_MS) is not None
+
+
+def _spreads(architectures: Iterable[Row]) -> dict[tuple[str, bool], float]:
+    """The interquartile range of each :func:`_measured` latency over its median; the largest of several."""
+    spreads: dict[tuple[str, bool], float] = {}
     for row in architectures:
-        key, spread = row[columns.ARCHITECTURE], row[columns.LATENCY_SPREAD]
+        key = row[columns.ARCHITECTURE], row.get(columns.DEVICE) == "cuda"
+        spread = row[columns.LATENCY_SPREAD]
         if spread is not None and math.isfinite(spread):
             spreads[key] = max(spread, spreads.get(key, 0.0))
     return spreads
@@ -169,12 +175,12 @@ class _Field:
     """The members of the front, first, and their rivals off it, as arrays over all of them."""
 
     def __init__(
-        self, rows: Sequence[Row], members: int, spreads: Mapping[str, float], diagnosis: Diagnosis | None
+        self, rows: Sequence[Row], members: int, spreads: Mapping[tuple[str, bool], float], diagnosis: Diagnosis | None
     ) -> None:
         self.ids = [row[columns.TRIAL_ID] for row in rows]
         self.is_member = np.arange(len(rows)) < members
         self.values: Floats = np.array([[row[name] for name in _OBJECTIVES] for row in rows]).reshape(-1, 3)
-        relative = np.array([spreads.get(row[columns.ARCHITECTURE], math.nan) for row in rows])
+        relative = np.array([spreads.get(_measured(row), math.nan) for row in rows])
         self.half_range_ms: Floats = relative * self.values[:, _LATENCY] / 2
         self.repeated: Flags = np.array([_repeated(row) for row in rows], dtype=bool)
         self.stds: Floats = np.array([row[columns.MIOU_STD] if _repeated(row) else math.nan for row in rows])

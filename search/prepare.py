@@ -13,15 +13,23 @@ from rich.table import Table
 
 from cluster.nodes import Node
 from search import columns
-from search.architectures import ArchitectureTable, architecture_key, describe_architecture
+from search.architectures import (
+    ArchitectureTable,
+    Measurement,
+    architecture_key,
+    describe_architecture,
+    measured_devices,
+)
 from search.config import ConstraintsConfig, SearchConfig, save_config
 from search.engine import Search
 from search.ledger import Ledger, Observer
+from search.reporting.record import Record
 from search.resources import Share, share_of
 from search.results import Table as ResultTable
 from search.run_folder import RunFolder
 from search.sampler import Sampler
 from search.schedulers import build_stopping
+from search.warm_start import Here, WarmStart, choose_trials
 from spaces import Parameter, Space
 from trainers.config import TrialConfig
 from trainers.datasets import SegmentationData, open_dataset
@@ -29,7 +37,7 @@ from trainers.datasets.samples import count_classes
 from trainers.evaluation import constant_prediction_metrics
 from trainers.loop import untrained_metrics
 from trainers.models import check_model
-from trainers.profiling import count_architecture
+from trainers.profiling import count_architecture, cpu_threads, device_name
 from trainers.settings import ConfigError
 
 PROFILED_AHEAD = 64
@@ -46,6 +54,11 @@ class Plan:
     data: SegmentationData
     share: Share
     nodes: tuple[Node, ...]
+
+    @property
+    def node_cpus(self) -> int:
+        """Cores of the largest node: threads that latency is measured with."""
+        return max(node.cpus for node in self.nodes)
 
     @property
     def architectures(self) -> list[TrialConfig]:
@@ -70,27 +83,48 @@ def plan_search(
     return plan
 
 
-def start_run(plan: Plan, run: RunFolder) -> None:
-    """Create the run's folder, with what a report needs to know besides results."""
+def plan_warm_start(plan: Plan, earlier: Sequence[Record]) -> WarmStart:
+    """What earlier runs have to tell the sampler; nothing where there are none.
+
+    Raises:
+        RunError: a run that cannot be compared, or none of them has something to tell.
+    """
+    if not earlier:
+        return WarmStart()
+    config = plan.config
+    data = describe_data(plan) | {"references": constant_references(plan)}
+    here = Here(plan.space, plan.base, config.constraints, data, latency_conditions(plan))
+    return choose_trials(earlier, here, grid=config.sampler.name == "grid")
+
+
+def start_run(plan: Plan, run: RunFolder, warm_start: WarmStart) -> None:
+    """Create the run's folder, with what a report needs to know besides results, and what the sampler knows already."""
     for folder in (run.path, run.trials, run.results):
         folder.mkdir(parents=True, exist_ok=True)
+    about = {
+        "question": plan.space.question,
+        "notes": list(plan.data.notes),
+        "parameters": list(plan.space.paths),
+        "references": references(plan),
+        "constraints": plan.config.constraints.limits(),
+    }
+    run.write_data(describe_data(plan) | about)
+    if warm_start.trials:
+        warm_start.save(run.warm_start)
+    save_config(plan.config, run.config)  # Last: with it the run can be resumed.
+
+
+def describe_data(plan: Plan) -> dict[str, Any]:
+    """What the data set is, as ``data.json`` has it."""
     data = plan.data
-    run.write_data(
-        {
-            "name": data.name,
-            "question": plan.space.question,
-            "classes": [{"name": item.name, "color": list(item.color)} for item in data.classes],
-            "num_train": len(data.train),
-            "num_val": len(data.val),
-            "height": plan.base.data.height,
-            "width": plan.base.data.width,
-            "notes": list(data.notes),
-            "parameters": list(plan.space.paths),
-            "references": references(plan),
-            "constraints": plan.config.constraints.limits(),
-        }
-    )
-    save_config(plan.config, run.config)
+    return {
+        "name": data.name,
+        "classes": [{"name": item.name, "color": list(item.color)} for item in data.classes],
+        "num_train": len(data.train),
+        "num_val": len(data.val),
+        "height": plan.base.data.height,
+        "width": plan.base.data.width,
+    }
 
 
 def build_search(plan: Plan, run: RunFolder, observers: Sequence[Observer], say: Callable[[str], None]) -> Search:
@@ -112,7 +146,7 @@ def build_search(plan: Plan, run: RunFolder, observers: Sequence[Observer], say:
         latency=config.latency,
         constraints=config.constraints,
         share=plan.share,
-        node_cpus=max(node.cpus for node in plan.nodes),
+        node_cpus=plan.node_cpus,
         num_classes=len(classes),
     )
     architectures.measure(plan.architectures, say, claim=True)
@@ -122,7 +156,15 @@ def build_search(plan: Plan, run: RunFolder, observers: Sequence[Observer], say:
         base=plan.base,
         num_trials=config.num_trials,
         repeats=config.repeats,
-        sampler=Sampler(run.storage, plan.space, config.sampler, config.seed),
+        sampler=Sampler(
+            run.storage,
+            plan.space,
+            config.sampler,
+            config.seed,
+            epochs=plan.base.training.epochs,
+            costs=architectures.costs(plan.base),
+            earlier=WarmStart.load(run.warm_start).trials,
+        ),
         stopping=build_stopping(config.scheduler, plan.base.training.epochs),
         architectures=architectures,
         ledger=Ledger(trials, epochs, observers),
@@ -132,16 +174,41 @@ def build_search(plan: Plan, run: RunFolder, observers: Sequence[Observer], say:
 
 def references(plan: Plan) -> list[dict[str, Any]]:
     """What models that learned nothing reach on the validation set, as ``label`` and ``miou``."""
+    trial = (plan.architectures or [plan.base])[0]
+    task = ray.remote(_untrained_miou).options(num_cpus=plan.share.cpus, num_gpus=plan.share.gpus)
+    untrained = {"label": "untrained model", "miou": ray.get(task.remote(trial, plan.share.cpus))}
+    return [*constant_references(plan), untrained]
+
+
+def constant_references(plan: Plan) -> list[dict[str, Any]]:
+    """Those of :func:`references` that only the validation masks decide."""
     classes = plan.data.classes
     pixels = count_classes(plan.data.val.masks)[: len(classes)]
     commonest = int(pixels.argmax())
-    found = [
+    return [
         {"label": f"{classes[index].name} everywhere", "miou": constant_prediction_metrics(pixels, index).miou}
         for index in dict.fromkeys((0, commonest))
     ]
-    trial = (plan.architectures or [plan.base])[0]
-    task = ray.remote(_untrained_miou).options(num_cpus=plan.share.cpus, num_gpus=plan.share.gpus)
-    return [*found, {"label": "untrained model", "miou": ray.get(task.remote(trial, plan.share.cpus))}]
+
+
+def latency_conditions(plan: Plan) -> dict[str, Any]:
+    """Columns of the table ``architectures`` that are the same for all trials: how their latency is measured."""
+    latency = plan.config.latency
+    work = Measurement(plan.base, plan.data.num_classes, latency, plan.node_cpus, plan.share.cpus)
+    gpus = 1 if plan.share.gpus and latency.device != "cpu" else 0
+    serving = work.serving
+    return {
+        columns.DEVICE_NAME: ray.get(ray.remote(_device_name).options(num_cpus=1, num_gpus=gpus).remote(work)),
+        columns.BATCH: serving.batch,
+        columns.PRECISION: serving.precision,
+        columns.MEMORY_FORMAT: serving.layout(),
+        columns.COMPILED: serving.compiled,
+    }
+
+
+def _device_name(work: Measurement) -> str:
+    with cpu_threads(work.node_threads):
+        return device_name(measured_devices(work)[0])
 
 
 def _untrained_miou(trial: TrialConfig, threads: int) -> float:
@@ -162,12 +229,10 @@ def _require_feasible(architectures: ArchitectureTable, constraints: Constraints
     listed = plan.space.enumerate("model.", PROFILED_AHEAD) is not None
     if not listed or any(architectures.reason(row) is None for row in architectures.rows):
         return
-    closest = architectures.closest()
     limits = ", ".join(f"{name}={limit:g}" for name, limit in constraints.limits().items())
     raise ConfigError(
         f"No architecture of space {plan.space.name!r} keeps constraints {limits}. The closest is "
-        f"{describe_architecture(closest[columns.ARCHITECTURE])} with latency_ms {closest[columns.LATENCY_MS]:.4g}, "
-        f"size_mb {closest[columns.SIZE_MB]:.4g}, params {closest[columns.PARAMS]}."
+        f"{architectures.closest()}."
     )
 
 

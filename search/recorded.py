@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from search import columns, objectives
+from search.ehvi import Cost, architecture_part
+from search.encoding import identity
 from search.repeats import Row
 from search.results import ResultsError, last_rows
 from search.run_folder import RunFolder
@@ -46,16 +48,28 @@ class Recording:
 
     def nearest(self, assignment: Assignment) -> tuple[Curve, float]:
         """The curve of the configuration most like a drawn one, and how unlike it is (:func:`distance`)."""
-        exact = self._exact.get(_identity(assignment))
+        exact = self._exact.get(identity(assignment))
         if exact is not None:
             return exact, 0.0
         away = [distance(self.space, assignment, curve.assignment) for curve in self.curves]
         place = int(np.argmin(away))
         return self.curves[place], away[place]
 
+    def cost(self, assignment: Assignment) -> Cost:
+        """Latency and size of the same architecture, or else of the nearest configuration."""
+        return self._costs.get(architecture_part(assignment)) or _cost(self.nearest(assignment)[0])
+
     @cached_property
     def _exact(self) -> Mapping[str, Curve]:
-        return {_identity(curve.assignment): curve for curve in self.curves}
+        return {identity(curve.assignment): curve for curve in self.curves}
+
+    @cached_property
+    def _costs(self) -> Mapping[str, Cost]:
+        return {architecture_part(curve.assignment): _cost(curve) for curve in self.curves}
+
+
+def _cost(curve: Curve) -> Cost:
+    return Cost(curve.costs[columns.LATENCY_MS], curve.costs[columns.SIZE_MB])
 
 
 def distance(space: Space, first: Assignment, second: Assignment) -> float:
@@ -116,7 +130,3 @@ def _curve(space: Space, row: Row, epochs: list[Row]) -> Curve:
         mious=tuple(math.nan if each[columns.MIOU] is None else each[columns.MIOU] for each in epochs),
         epoch_time_s=tuple(each[columns.EPOCH_TIME_S] for each in epochs),
     )
-
-
-def _identity(assignment: Assignment) -> str:
-    return repr(sorted((path, columns.cell(value)) for path, value in assignment.items()))

@@ -31,7 +31,7 @@ Replay search policies on the learning curves of a run whose trials all went to 
 stopping rule on a simulated clock, without training. Tells which settings find the front with the fewest epochs.
 
   python -m search.replay [run=NAME] [sampler=tpe,random] [scheduler=pareto_asha,asha,none] [eta=3] [grace_epochs=1]
-                          [workers=4] [seeds=20] [epochs=N]
+                          [brackets=1] [workers=4] [seeds=20] [epochs=N]
 
   run=NAME             the recorded run (made with scheduler.name=none); default: the latest
   runs=DIR             folder of all runs; default: runs
@@ -39,6 +39,7 @@ stopping rule on a simulated clock, without training. Tells which settings find 
   scheduler=A,B        stopping rules to compare; default: none,asha,pareto_asha
   eta=A,B              reduction factors to compare; default: 3
   grace_epochs=A,B     first rungs to compare; default: 1
+  brackets=A,B         numbers of brackets to compare; default: 1
   stopped=A,B          what the sampler is told of stopped trials: constraint, as_is, left_out; default: constraint
   workers=N            trials at a time; default: 4
   seeds=N              replays of each policy; default: 20
@@ -66,6 +67,8 @@ class ReplayConfig(RunChoice):
     """Reduction factors."""
     grace_epochs: str = "1"
     """First rungs."""
+    brackets: str = "1"
+    """Numbers of brackets."""
     stopped: str = "constraint"
     """What the sampler is told of stopped trials: of :data:`~search.config.STOPPED_AS`."""
     workers: int = 4
@@ -92,13 +95,12 @@ class ReplayConfig(RunChoice):
         for name in schedulers:
             choose("scheduler", name, SCHEDULERS)
         told = self.stopped.split(",")
-        rungs = itertools.product(_numbers("eta", self.eta), _numbers("grace_epochs", self.grace_epochs))
+        names = ("eta", "grace_epochs", "brackets")
+        numbers = itertools.product(*(_numbers(name, getattr(self, name)) for name in names))
+        halvings = [dict(zip(names, chosen, strict=True)) for chosen in numbers]
         policies = [
-            Policy(
-                SamplerConfig(name=sampler, stopped=stopped),
-                SchedulerConfig(name=scheduler, eta=eta, grace_epochs=grace),
-            )
-            for sampler, scheduler, (eta, grace), stopped in itertools.product(samplers, schedulers, rungs, told)
+            Policy(SamplerConfig(name=sampler, stopped=stopped), SchedulerConfig(name=scheduler, **halving))
+            for sampler, scheduler, halving, stopped in itertools.product(samplers, schedulers, halvings, told)
         ]
         return list({policy.name: policy for policy in policies}.values())  # without stopping, rungs make no difference
 
@@ -115,12 +117,15 @@ def replay(config: ReplayConfig) -> None:
 
     Raises:
         ResultsError: a run without full learning curves, or without its space.
+        ConfigError: rungs that its curves are too short for.
     """
     policies = config.policies()
     record = read_record(config.find())
     if record.space is None:
         raise ResultsError(f"The settings of run {record.run.name} hold no space, so nothing can be drawn from it.")
     recording = read_recording(record.run, record.space)
+    for policy in policies:
+        policy.scheduler.check_rungs(recording.epochs)
     budget = config.epochs or recording.epochs * len(recording.curves)
     say = sayer(Console())
     say(

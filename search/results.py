@@ -34,6 +34,8 @@ class ResultsError(ValueError):
 def read_table(folder: Path, schema: pa.Schema | None = None) -> pa.Table:
     """All rows of a table folder, in the order of its files; an absent or empty folder gives no rows.
 
+    Columns of ``schema`` that a file lacks, because it was written before there were such, are null in its rows.
+
     Raises:
         ResultsError: a file that is not Parquet, or files of different schemas.
     """
@@ -41,7 +43,8 @@ def read_table(folder: Path, schema: pa.Schema | None = None) -> pa.Table:
     if not files:
         return (schema or pa.schema([])).empty_table()
     try:
-        return pa.concat_tables([_read_file(file) for file in files])
+        known = [] if schema is None else [schema.empty_table()]
+        return pa.concat_tables([*map(_read_file, files), *known], promote_options="default" if known else "none")
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError) and _live_files(folder) != files:
             return read_table(folder, schema)  # The writer merged its files meanwhile: their rows are in a new one.

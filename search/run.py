@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cluster.authentication import authenticate_local_cluster
-from search.command_line import check_overrides, register
+from search.command_line import check_overrides, quoted_lists, register
 from search.config import SearchConfig, continued, settle, space_of
 from search.errors import errors_in_one_line
 
@@ -34,6 +34,7 @@ def _run(node: DictConfig) -> None:
 
 def main() -> None:
     """Entry point."""
+    sys.argv[1:] = quoted_lists(sys.argv[1:])
     with errors_in_one_line():
         check_overrides(sys.argv[1:], register(), ("space", "data", "cluster"))
     try:

@@ -70,6 +70,11 @@ class RunFolder:
         return self.path / "data.json"
 
     @property
+    def warm_start(self) -> Path:
+        """What the sampler was told of earlier runs; absent where there was none."""
+        return self.path / "warm_start.json"
+
+    @property
     def storage(self) -> Path:
         """Optuna's database."""
         return self.path / "optuna.db"
@@ -215,6 +220,10 @@ class RunFolder:
     def read_architectures(self) -> pa.Table:
         """The ``architectures`` table."""
         return read_table(self.results / "architectures", columns.architectures_schema())
+
+    def read_latency_checks(self) -> pa.Table:
+        """The ``latency_checks`` table; without rows in a run that was not measured again."""
+        return read_table(self.results / "latency_checks", columns.latency_checks_schema())
 
 
 def arguments(runs: Sequence[RunFolder], key: str = "run") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,15 @@ from pathlib import Path
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
-from optuna.trial import Trial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import URL
 
 from search import columns
 from search.config import SamplerConfig
+from search.ehvi import Costs, Ehvi, Tried
+from search.learning_curves import LearningCurves
 from search.space_checks import list_grid
+from search.stopping import Objectives
 from spaces import Assignment, Space
 
 _TOLD_AS = {
@@ -26,6 +29,11 @@ _TOLD_AS = {
     columns.INFEASIBLE: TrialState.PRUNED,
     columns.FAILED: TrialState.FAIL,
 }
+FAILED_SPREAD = 0.2
+"""Standard deviation of the mIoU 0 that a failed trial counts as: a warning to its neighbourhood, not a fact."""
+SOURCE = "source"
+"""User attribute of a trial that another run tried: which one."""
+_CONSTRAINTS = "constraints"
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,23 @@ class Draw:
     assignment: Assignment
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """A configuration that another run tried, for the sampler to learn from."""
+
+    source: str
+    """``<run>/<trial_id>``."""
+    assignment: Assignment
+    objectives: Mapping[str, float]
+    """At full budget, as in :data:`columns.OBJECTIVES`; empty where it breaks a limit."""
+    excess: Mapping[str, float]
+    """How far it is beyond each limit of this search that it breaks, relative to the limit."""
+
+
 class Sampler:
     """Asks and tells one Optuna study, whose storage is the durable record of what was drawn.
+
+    Who chooses is one of Optuna's samplers or, for ``ehvi``, :class:`search.ehvi.Ehvi`, whose choice is enqueued.
 
     A trial stopped early is told as complete, with the values it had, and as breaking a constraint by the share of
     its budget it did not use: the model learns that it was worse than its peers, the earlier it was stopped the more,
@@ -47,11 +70,29 @@ class Sampler:
     For people who look at the study, the user attributes ``state`` and ``reason`` of a trial are those of its row.
     """
 
-    def __init__(self, storage: Path | None, space: Space, config: SamplerConfig, seed: int) -> None:
-        """Open the study in the file ``storage``; without one it is in memory, for searches that are replayed."""
+    def __init__(
+        self,
+        storage: Path | None,
+        space: Space,
+        config: SamplerConfig,
+        seed: int,
+        *,
+        epochs: int,
+        costs: Costs,
+        earlier: Sequence[Earlier] = (),
+    ) -> None:
+        """Open the study in the file ``storage``; without one it is in memory, for searches that are replayed.
+
+        Trials have ``epochs`` as their full budget, and ``costs`` tells what is known of them before.
+
+        The trials ``earlier`` are the first ones of the study, as if they had been drawn and ended here; the search's
+        own follow, from ``t0000``. Each time the study is opened the same ones must be given. A baseline or a point of
+        a grid that is among them is not drawn again.
+        """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = space
         self._grid, self._stopped = config.name == "grid", config.stopped
+        self._before = len(earlier)
         self._study = optuna.create_study(
             storage=None if storage is None else _url(storage),
             study_name="search",
@@ -59,20 +100,37 @@ class Sampler:
             load_if_exists=True,
         )
         past = len(self._study.trials)
-        self._study.sampler = build_sampler(config, seed + past)
         if past == 0:
             with _experimental_allowed():
                 self._study.set_metric_names(list(columns.OBJECTIVES))
             self._study.set_user_attr("space", space.name)
             self._study.set_user_attr("question", space.question)
-        for point in self._first_points(seed)[past:]:  # All of them, unless an earlier process came to enqueue some.
+        for known in earlier[past:]:  # All of them, as below, unless an earlier process came to add some.
+            self._study.add_trial(_as_told(space, known))
+        past = max(past, self._before)
+        self._study.sampler = build_sampler(config, seed + past)
+        points = [point for point in self._first_points(seed) if all(point != known.assignment for known in earlier)]
+        for point in points[past - self._before :]:
             self._study.enqueue_trial(space.enqueued(point))
         self._live: dict[str, Trial] = {}
+        self._curves = LearningCurves(epochs)
+        self._model = Ehvi(space, costs, config.startup_trials, seed) if config.name == "ehvi" else None
+        self._assignments: dict[int, Assignment] = {}
+
+    def report(self, trial_id: str, epoch: int, objectives: Objectives) -> None:
+        """A trial reported its ``objectives`` at ``epoch``; all recorded ones are reported again after a restart."""
+        self._curves.report(trial_id, epoch, objectives)
 
     def ask(self) -> Draw | None:
-        """The next draw; none when a grid is exhausted."""
-        if self._grid and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        """The next draw; none when a grid is exhausted, or all that a model could propose."""
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if self._grid and not waiting:
             return None
+        if self._model is not None and not waiting:
+            proposed = self._model.propose(self._tried())
+            if proposed is None:
+                return None
+            self._study.enqueue_trial(self._space.enqueued(proposed))
         return self._take(self._study.ask())
 
     def unfinished(self) -> list[Draw]:
@@ -89,7 +147,13 @@ class Sampler:
         self, trial_id: str, objectives: Mapping[str, float], unused_share: float, reason: str | None = None
     ) -> None:
         """The scheduler stopped the trial with ``unused_share`` of its budget left."""
-        if self._stopped == "left_out":
+        if self._stopped == "extrapolated":
+            expected = self._curves.expected(self._curves.trials[trial_id])
+            if expected is not None:
+                self._constrain(trial_id, 0.0)
+                self._tell(trial_id, columns.STOPPED, reason, {**objectives, columns.MIOU: expected[0]})
+                return
+        if self._stopped in ("left_out", "extrapolated"):  # Nothing is known of an end before a trial completed.
             self._tell(trial_id, columns.STOPPED, reason)
             return
         self._constrain(trial_id, unused_share if self._stopped == "constraint" else 0.0)
@@ -106,8 +170,29 @@ class Sampler:
         """The trial ended without a result."""
         self._tell(trial_id, columns.FAILED, reason)
 
+    def _tried(self) -> list[Tried]:
+        """All that was drawn, for the model: mIoU at the end, or as the learning curve promises."""
+        trials = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+        return [self._as_tried(trial) for trial in trials]
+
+    def _as_tried(self, trial: FrozenTrial) -> Tried:
+        assignment = self._assignments.get(trial.number)
+        if assignment is None:
+            assignment = self._assignments[trial.number] = self._space.suggest(FixedTrial(trial.params))
+        state = trial.user_attrs.get(columns.STATE)
+        if state == columns.COMPLETED:
+            return Tried(assignment, trial.values[0])
+        if state == columns.FAILED:
+            return Tried(assignment, 0.0, FAILED_SPREAD, member=False)
+        curve = self._curves.trials.get(self._id(trial.number))
+        miou, spread = (None if curve is None else self._curves.expected(curve)) or (None, 0.0)
+        return Tried(assignment, miou, spread, member=state is None)
+
+    def _id(self, number: int) -> str:
+        return f"t{number - self._before:04d}"
+
     def _take(self, trial: Trial) -> Draw:
-        trial_id = f"t{trial.number:04d}"
+        trial_id = self._id(trial.number)
         self._live[trial_id] = trial
         # A value already drawn is returned again, so a draw of an earlier process comes back unchanged.
         return Draw(trial_id, self._space.suggest(trial))
@@ -119,7 +204,7 @@ class Sampler:
         with :meth:`optuna.trial.Trial.set_constraint` as feasible and on the front.
         """
         trial = self._live[trial_id]
-        trial.storage.set_trial_system_attr(trial._trial_id, "constraints", [unused_share])
+        trial.storage.set_trial_system_attr(trial._trial_id, _CONSTRAINTS, [unused_share])
 
     def _tell(
         self, trial_id: str, state: str, reason: str | None, objectives: Mapping[str, float] | None = None
@@ -151,6 +236,26 @@ def build_sampler(config: SamplerConfig, seed: int) -> BaseSampler:
         if config.name == "nsga2":
             return NSGAIISampler(seed=seed)
     return RandomSampler(seed=seed)
+
+
+def _as_told(space: Space, earlier: Earlier) -> FrozenTrial:
+    """What the study would hold of a trial if it had been drawn and told here."""
+    state = columns.INFEASIBLE if earlier.excess else columns.COMPLETED
+    # NSGA-II breeds from trials of a generation; these take part in the first.
+    generation = {NSGAIISampler._get_generation_key(): 0}
+    return optuna.create_trial(
+        state=_TOLD_AS[state],
+        values=None if earlier.excess else [earlier.objectives[name] for name in columns.OBJECTIVES],
+        params=space.enqueued(earlier.assignment),
+        distributions={
+            parameter.path: parameter.optuna_distribution()
+            for parameter in space.parameters
+            if parameter.path in earlier.assignment
+        },
+        user_attrs={columns.STATE: state, SOURCE: earlier.source},
+        system_attrs=generation if earlier.excess else generation | {_CONSTRAINTS: [0.0]},
+        constraints=dict(earlier.excess),
+    )
 
 
 @contextmanager

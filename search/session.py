@@ -16,7 +16,8 @@ from search.config import SearchConfig, save_config, space_of
 from search.console import ProgressView, sayer
 from search.errors import log_to
 from search.front_diagnosis import diagnose_front
-from search.prepare import Plan, build_search, describe, plan_search, start_run
+from search.latency_check import show_latency_check
+from search.prepare import Plan, build_search, describe, plan_search, plan_warm_start, start_run
 from search.reporting.build import build_report
 from search.reporting.record import Record, read_record
 from search.reporting.terminal import print_front
@@ -24,12 +25,16 @@ from search.run_folder import FINISHED, INTERRUPTED, RUNNING, RunError, RunFolde
 from search.tracking.beside import Tracking
 from search.tracking.login import Login
 from search.tune_bridge import run_trials
+from search.warm_start import WarmStart
 from spaces import Space
 from trainers.config import TrialConfig
 from trainers.datasets import SegmentationData, open_dataset
+from trainers.settings import require
 
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+EXIT_NOTHING_TRAINED = 2
+"""Exit code of a search that found nothing to train: that of a mistake in the settings, as it mostly is one."""
 
 
 def start(config: SearchConfig) -> int:
@@ -42,14 +47,16 @@ def start(config: SearchConfig) -> int:
         )
     run.require_writable_parent()
     login = Login(config.tracking.mode)
+    earlier = [read_record(find_run(Path(config.runs), name)) for name in config.earlier_runs]
     space, base, data = open_data(config)
     with connect(config.cluster.address) as nodes:
         plan = plan_search(config, space, base, data, nodes)
+        warm_start = plan_warm_start(plan, earlier)
         if config.dry_run:
-            return say_plan(plan)
+            return say_plan(plan, warm_start)
         with run.held():
             try:
-                start_run(plan, run)
+                start_run(plan, run, warm_start)
                 return search(plan, run, login)
             except BaseException:
                 if not any(run.trials.glob("*")):
@@ -64,7 +71,7 @@ def open_data(config: SearchConfig) -> tuple[Space, TrialConfig, SegmentationDat
     return space, base, open_dataset(base.data)
 
 
-def say_plan(plan: Plan) -> int:
+def say_plan(plan: Plan, warm_start: WarmStart) -> int:
     """Print what would run; returns the exit code."""
     console, config = Console(), plan.config
     console.print(describe(plan))
@@ -72,19 +79,34 @@ def say_plan(plan: Plan) -> int:
     points = "endless configurations" if size is None else f"{size} configurations"
     seeds = f" under {config.repeats} seeds each" if config.repeats > 1 else ""
     console.print(f"\n{config.num_trials} trials{seeds} of up to {plan.base.training.epochs} epochs from {points}")
+    for note in warm_start.notes:
+        sayer(console)(note)
     console.print(f"{plan.share.describe()}\nNothing was run: dry_run=true")
     return 0
 
 
 def resume(config: SearchConfig, name: str) -> int:
-    """Continue the interrupted search ``name``; returns the exit code."""
+    """Continue the interrupted search ``name``, or extend a finished one; returns the exit code."""
     run = find_run(Path(config.runs), name)
+    require_more_trials(config, run)
     login = Login(config.tracking.mode)
     space, base, data = open_data(config)
     with run.held(), connect(config.cluster.address) as nodes:
         plan = plan_search(config, space, base, data, nodes)
         save_config(config, run.config)
         return search(plan, run, login)
+
+
+def require_more_trials(config: SearchConfig, run: RunFolder) -> None:
+    """Refuse a number of trials that the run has exceeded already: results are never taken back.
+
+    Raises:
+        ConfigError: naming both numbers.
+    """
+    rows = run.read_trials().to_pylist()
+    drawn = {row[columns.CONFIGURATION] for row in rows if row[columns.STATE] != columns.INFEASIBLE}
+    rule = f"at least {len(drawn)}, the trials that run {run.name!r} has already (more extend it)"
+    require(config.num_trials >= len(drawn), "num_trials", rule, config.num_trials)
 
 
 def search(plan: Plan, run: RunFolder, login: Login) -> int:
@@ -97,6 +119,8 @@ def search(plan: Plan, run: RunFolder, login: Login) -> int:
     say(f"Data {data.name}: {len(data.train)} training and {len(data.val)} validation images")
     for note in data.notes:
         say(f"  {note}")
+    for note in WarmStart.load(run.warm_start).notes:
+        say(note)
     before = [row for row in run.read_trials().to_pylist() if row[columns.STATE] != columns.INTERRUPTED]
     view = ProgressView(console, run.name, config.num_trials, config.repeats, before)
     run.write_status(RUNNING)
@@ -109,6 +133,11 @@ def search(plan: Plan, run: RunFolder, login: Login) -> int:
     with view:
         run_trials(running, plan.share, run.ray)
     interrupted = running.close()
+    if running.gave_up is not None:
+        say(running.gave_up)
+    if not interrupted:
+        with console.status("Measuring the latency of the front again"):
+            show_latency_check(run, running.architectures, say)
     report(plan, run, console, interrupted)
     if tracking is not None:
         with console.status("Waiting for W&B"):
@@ -117,7 +146,7 @@ def search(plan: Plan, run: RunFolder, login: Login) -> int:
         say(f"\nInterrupted. Continue with: python -m search.run {run.argument('resume')}")
         return EXIT_INTERRUPTED
     say(f"\nReport again: python -m search.report {run.argument()}")
-    return 0
+    return EXIT_NOTHING_TRAINED if running.gave_up is not None and not running.taken else 0
 
 
 def report(plan: Plan, run: RunFolder, console: Console, interrupted: bool) -> None:

@@ -15,7 +15,7 @@ from search.config import SamplerConfig, SchedulerConfig
 from search.progress import hypervolume_steps
 from search.recorded import Curve, Recording
 from search.sampler import Draw, Sampler
-from search.schedulers import build_stopping
+from search.schedulers import HALVING, build_stopping
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,11 @@ class Policy:
     def name(self) -> str:
         """For a table: ``tpe, pareto_asha eta 3 grace 1``."""
         rule = self.scheduler
-        rungs = "" if rule.name == "none" else f" eta {rule.eta} grace {rule.grace_epochs}"
-        told = "" if rule.name == "none" or self.sampler.stopped == "constraint" else f" told {self.sampler.stopped}"
+        brackets = f" brackets {rule.brackets}" if rule.brackets > 1 else ""
+        eta = f" eta {rule.eta}" if rule.name in HALVING else ""
+        rungs = "" if rule.name == "none" else f"{eta} grace {rule.grace_epochs}{brackets}"
+        unread = rule.name == "none" or self.sampler.name in ("ehvi", "random")
+        told = "" if unread or self.sampler.stopped == "constraint" else f" told {self.sampler.stopped}"
         return f"{self.sampler.name}, {rule.name}{rungs}{told}"
 
 
@@ -79,7 +82,7 @@ def simulate(recording: Recording, policy: Policy, *, workers: int, epochs: int,
         epochs: spent by all trials together.
         seed: of the sampler.
     """
-    sampler = Sampler(None, recording.space, policy.sampler, seed)
+    sampler = Sampler(None, recording.space, policy.sampler, seed, epochs=recording.epochs, costs=recording.cost)
     stopping = build_stopping(policy.scheduler, recording.epochs)
     replay = Replay()
     events: list[tuple[float, int, int]] = []
@@ -100,7 +103,9 @@ def simulate(recording: Recording, policy: Policy, *, workers: int, epochs: int,
         replay.clock_s, number, epoch = heapq.heappop(events)
         replay.epochs += 1
         trial = running[number]
-        if _ends(trial, epoch, sampler, stopping.report(trial.draw.trial_id, epoch, _objectives(trial.curve, epoch))):
+        report = trial.draw.trial_id, epoch, _objectives(trial.curve, epoch)
+        sampler.report(*report)
+        if _ends(trial, epoch, sampler, stopping.report(*report)):
             if epoch == recording.epochs and not math.isnan(best_miou(trial.curve.mious)):
                 replay.spent.append(replay.epochs)
                 replay.completed.append(trial.curve)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from bisect import bisect
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from search import columns
+from search.repeats import split_id
 
+_GOLDEN = (math.sqrt(5) - 1) / 2
 Objectives = Mapping[str, float]
 """A trial's values under the keys of :data:`columns.OBJECTIVES`."""
 
@@ -38,46 +42,93 @@ class NoStopping:
 class SuccessiveHalving(ABC):
     """Asynchronous successive halving, the stopping variant (Li et al. 2020, arXiv 1810.05934).
 
-    Rungs lie at ``grace_epochs * eta ** k`` epochs below the full budget. A trial that reports at a rung goes on if
-    it is among the best 1/eta of those recorded there so far, itself included, in the sense of :meth:`judge`; the
-    first ``eta - 1`` trials of a rung have too few peers to be judged and go on. Only the rung's own epoch is
-    recorded, never a later one. A NaN is stopped at any rung.
+    Rungs lie at the epochs of :func:`rung_epochs`. A trial that reports at a rung goes on if it is among the best
+    1/eta of those recorded there so far, itself included, in the sense of :meth:`judge`; the first ``eta - 1`` trials
+    of a rung have too few peers to be judged and go on. Only the rung's own epoch is recorded, never a later one. A
+    NaN is stopped at any rung.
+
+    With several ``brackets``, bracket s of 0, 1, ... lacks the first s rungs and has rungs and peers of its own: what
+    starts slowly has a chance there. The number in a trial's id says to which bracket it belongs, so ids must be those
+    of :class:`~search.sampler.Sampler`; with one bracket any id will do.
+
+    Raises:
+        ValueError: settings that cannot be, among them more brackets than rungs.
     """
 
-    def __init__(self, eta: int, grace_epochs: int, epochs: int) -> None:
-        if eta < 2 or grace_epochs < 1 or epochs < 1:
+    def __init__(self, eta: int, grace_epochs: int, epochs: int, brackets: int = 1) -> None:
+        if eta < 2 or not 1 <= grace_epochs <= epochs:
             raise ValueError(
-                f"eta >= 2, grace_epochs >= 1 and epochs >= 1 expected, got {eta}, {grace_epochs}, {epochs}"
+                f"eta >= 2 and 1 <= grace_epochs <= epochs expected, got {eta}, {grace_epochs} and {epochs}"
             )
+        rungs = rung_epochs(eta, grace_epochs, epochs)
+        if not 1 <= brackets <= max(1, len(rungs)):
+            raise ValueError(f"at least 1 bracket and at most one a rung of {rungs} expected, got {brackets}")
         self.eta = eta
-        self.rungs: dict[int, dict[str, Objectives]] = {}
-        """Epoch of each rung to what is recorded there by trial; mIoU is -inf where it was not a number."""
-        rung = grace_epochs
-        while rung < epochs:
-            self.rungs[rung] = {}
-            rung *= eta
+        self.brackets: list[dict[int, dict[str, Objectives]]] = [
+            {epoch: {} for epoch in rungs[bracket:]} for bracket in range(brackets)
+        ]
+        """For each bracket: epoch of a rung to what is recorded there by trial; mIoU is -inf where it was no number."""
+        self._bounds = list(itertools.accumulate(bracket_shares(rungs, brackets)))[:-1]
         self._stopped: dict[tuple[str, int], str] = {}
+
+    def bracket_of(self, trial_id: str) -> int:
+        """The bracket of a trial, from its id alone.
+
+        Multiples of the golden ratio, without their whole part, fill [0, 1) evenly from the first ones on and never
+        repeat, so that no rhythm of the draws meets one of the brackets. Each bracket has its share of that interval.
+        """
+        if len(self.brackets) == 1:
+            return 0
+        number = int(split_id(trial_id)[0].removeprefix("t"))
+        return bisect(self._bounds, number * _GOLDEN % 1)
 
     def report(self, trial_id: str, epoch: int, objectives: Objectives) -> str | None:
         """See :class:`StoppingRule`."""
-        rung = self.rungs.get(epoch)
+        rungs = self.brackets[self.bracket_of(trial_id)]
+        rung = rungs.get(epoch)
         if rung is None:
             return None
         if trial_id in rung:
             return self._stopped.get((trial_id, epoch))
         unknown = math.isnan(objectives[columns.MIOU])
         rung[trial_id] = {**objectives, columns.MIOU: -math.inf} if unknown else dict(objectives)
-        if unknown:
-            reason: str | None = f"mIoU is not a number at epoch {epoch}"
-        else:
-            reason = None if len(rung) < self.eta else self.judge(rung, trial_id, epoch)
+        reason = f"mIoU is not a number at epoch {epoch}" if unknown else self._verdict(rungs, trial_id, epoch)
         if reason is not None:
             self._stopped[trial_id, epoch] = reason
         return reason
 
+    def _verdict(self, rungs: Mapping[int, Mapping[str, Objectives]], trial_id: str, epoch: int) -> str | None:
+        rung = rungs[epoch]
+        reason = None if len(rung) < self.eta else self.judge(rung, trial_id, epoch)
+        if reason is None or len(self.brackets) == 1:
+            return reason
+        return f"{reason}, in the bracket that begins at epoch {min(rungs)}"
+
     @abstractmethod
     def judge(self, rung: Mapping[str, Objectives], trial_id: str, epoch: int) -> str | None:
         """Why the trial is not among the best 1/eta of the rung; none where it is."""
+
+
+def rung_epochs(eta: int, grace_epochs: int, epochs: int) -> list[int]:
+    """Where trials are judged: at ``grace_epochs * eta ** k`` for k = 0, 1, ..., below the full budget ``epochs``."""
+    rungs, rung = [], grace_epochs
+    while rung < epochs:
+        rungs.append(rung)
+        rung *= eta
+    return rungs
+
+
+def bracket_shares(rungs: Sequence[int], brackets: int) -> list[float]:
+    """The share of all trials that each bracket gets; they add up to 1. Without rungs there is one bracket.
+
+    As Hyperband begins its brackets (Li et al. 2018, arXiv 1603.06560, algorithm 1): with numbers of trials in inverse
+    proportion to the first rung and to the number of levels, the full budget included, so that all brackets spend
+    about the same epochs. The asynchronous Hyperband of syne-tune draws brackets with the same probabilities.
+    """
+    if not rungs:
+        return [1.0]
+    weights = [1 / (rungs[bracket] * (len(rungs) + 1 - bracket)) for bracket in range(brackets)]
+    return [weight / sum(weights) for weight in weights]
 
 
 class Asha(SuccessiveHalving):

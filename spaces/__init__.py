@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from spaces.space import Assignment, Parameter, Space, SpaceError
+from spaces.parameter import Parameter, SpaceError
+from spaces.space import Assignment, Space
 
 __all__ = ["Assignment", "Parameter", "Space", "SpaceError", "shipped_spaces"]
 

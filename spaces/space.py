@@ -9,86 +9,21 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
-import math
+import random
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from spaces.parameter import Parameter, SpaceError, as_choice, read_parameter, refuse_unknown
 
 Assignment = dict[str, Any]
 """Dotted path to value, for the parameters whose conditions hold."""
 
-DISTRIBUTIONS = ("uniform", "log_uniform_values", "int_uniform")
 _KEYS = ("question", "parameters", "baselines", "fixed", "compare", "search")
-_SCALARS = (str, int, float, bool, type(None))
-
-
-class SpaceError(ValueError):
-    """A space that cannot be; the message names the space's part, its value and what would be right."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One thing that varies: either ``values``, or a ``distribution`` between ``low`` and ``high``."""
-
-    path: str
-    values: tuple[Any, ...] = ()
-    distribution: str | None = None
-    low: float = math.nan
-    high: float = math.nan
-    when: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
-    """Path of an earlier parameter to the values under which this one exists; all must hold."""
-
-    def applies(self, assignment: Mapping[str, Any]) -> bool:
-        """Whether the conditions hold under the values of the parameters above."""
-        return all(path in assignment and _among(assignment[path], values) for path, values in self.when.items())
-
-    def contains(self, value: Any) -> bool:
-        """Whether ``value`` can be drawn."""
-        if self.distribution is None:
-            return _among(value, self.values)
-        numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        whole = self.distribution != "int_uniform" or (numeric and float(value).is_integer())
-        return numeric and whole and self.low <= value <= self.high
-
-    def optuna_distribution(self) -> BaseDistribution:
-        """The same as Optuna has it; lists are offered as their text, since Optuna's choices are scalars."""
-        if self.distribution is None:
-            return CategoricalDistribution([_choice(value) for value in self.values])
-        if self.distribution == "int_uniform":
-            return IntDistribution(int(self.low), int(self.high))
-        return FloatDistribution(self.low, self.high, log=self.distribution == "log_uniform_values")
-
-    def value_of(self, choice: Any) -> Any:
-        """The value that Optuna's ``choice`` stands for."""
-        if self.distribution is not None:
-            return choice
-        return next(value for value in self.values if _same(_choice(value), choice))
-
-    def sweep_entry(self) -> dict[str, Any]:
-        """The parameter as a W&B sweep file has it."""
-        if self.distribution is None:
-            return {"values": list(self.values)}
-        whole = self.distribution == "int_uniform"
-        low, high = (int(self.low), int(self.high)) if whole else (self.low, self.high)
-        return {"distribution": self.distribution, "min": low, "max": high}
-
-
-def _choice(value: Any) -> Any:
-    return value if isinstance(value, _SCALARS) else repr(value)
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Equality that tells ``True`` from 1 (YAML means two different things) but not 1 from 1.0."""
-    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
-
-
-def _among(value: Any, values: Iterable[Any]) -> bool:
-    return any(_same(value, other) for other in values)
 
 
 @dataclass(frozen=True)
@@ -116,13 +51,13 @@ class Space:
         """
         if not isinstance(content, Mapping):
             raise SpaceError(f"Space {name!r} must be a mapping with the key 'parameters'; got {content!r}.")
-        _refuse_unknown(f"Space {name!r}", content, _KEYS)
+        refuse_unknown(f"Space {name!r}", content, _KEYS)
         entries = content.get("parameters")
         if not isinstance(entries, Mapping) or not entries:
             raise SpaceError(f"Space {name!r} needs 'parameters': a mapping of at least one path; got {entries!r}.")
         parameters: list[Parameter] = []
         for path, entry in entries.items():
-            parameters.append(_read_parameter(str(path), entry, parameters))
+            parameters.append(read_parameter(str(path), entry, parameters))
         fixed = _section(name, content, "fixed", dict, "map paths to values")
         both = sorted(fixed.keys() & {parameter.path for parameter in parameters})
         if both:
@@ -197,12 +132,21 @@ class Space:
         assignment: Assignment = {}
         for parameter in self.parameters:
             if parameter.applies(assignment):
-                assignment[parameter.path] = parameter.value_of(_suggest(trial, parameter))
+                assignment[parameter.path] = parameter.suggest(trial)
+        return assignment
+
+    def draw(self, chance: random.Random, given: Mapping[str, Any] = MappingProxyType({})) -> Assignment:
+        """An assignment at random; parameters that are among ``given`` keep their value wherever they exist."""
+        assignment: Assignment = {}
+        for parameter in self.parameters:
+            if parameter.applies(assignment):
+                path = parameter.path
+                assignment[path] = given[path] if path in given else parameter.draw(chance)
         return assignment
 
     def enqueued(self, assignment: Mapping[str, Any]) -> dict[str, Any]:
         """``assignment`` as ``study.enqueue_trial`` wants it."""
-        return {path: _choice(value) for path, value in assignment.items()}
+        return {path: as_choice(value) for path, value in assignment.items()}
 
     def enumerate(self, prefix: str = "", limit: int = 10_000) -> list[Assignment] | None:
         """The distinct assignments of the parameters under ``prefix``; none when a range or too many are among them.
@@ -254,24 +198,6 @@ class Space:
         return assignment
 
 
-def _suggest(trial: optuna.trial.BaseTrial, parameter: Parameter) -> Any:
-    distribution = parameter.optuna_distribution()
-    if isinstance(distribution, CategoricalDistribution):
-        return trial.suggest_categorical(parameter.path, distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(parameter.path, distribution.low, distribution.high)
-    assert isinstance(distribution, FloatDistribution)
-    return trial.suggest_float(parameter.path, distribution.low, distribution.high, log=distribution.log)
-
-
-def _refuse_unknown(what: str, content: Mapping[Any, Any], known: tuple[str, ...]) -> None:
-    for key in content:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise SpaceError(f"{what} has the key {key!r}; known keys are {', '.join(known)}.{hint}")
-
-
 def _section(name: str, content: Mapping[str, Any], key: str, kind: type, rule: str) -> Any:
     """What stands under ``key``; an empty ``kind`` where nothing does."""
     section = kind() if content.get(key) is None else content[key]
@@ -291,70 +217,6 @@ def _read_compare(name: str, content: Mapping[str, Any], paths: list[str]) -> tu
                 raise SpaceError(f"Space {name!r} compares {path!r}, which it does not draw.{hint}")
         factors.append(factor)
     return tuple(factors)
-
-
-def _read_parameter(path: str, entry: Any, above: list[Parameter]) -> Parameter:
-    what = f"Parameter {path!r}"
-    if not isinstance(entry, Mapping):
-        raise SpaceError(f"{what} must be a mapping with 'values' or 'distribution'; got {entry!r}.")
-    _refuse_unknown(what, entry, ("values", "distribution", "min", "max", "when"))
-    when = _read_when(path, {} if entry.get("when") is None else entry["when"], above)
-    if ("values" in entry) == ("distribution" in entry):
-        raise SpaceError(f"{what} needs either 'values' or 'distribution', and not both; got {dict(entry)}.")
-    if "values" in entry:
-        return Parameter(path, values=_read_values(what, entry), when=when)
-    distribution = entry["distribution"]
-    if distribution not in DISTRIBUTIONS:
-        raise SpaceError(f"{what}: distribution must be one of {', '.join(DISTRIBUTIONS)}; got {distribution!r}.")
-    low, high = _read_bounds(what, entry, distribution)
-    return Parameter(path, distribution=distribution, low=low, high=high, when=when)
-
-
-def _read_values(what: str, entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    values = entry["values"]
-    if not isinstance(values, list) or not values:
-        raise SpaceError(f"{what}: 'values' must be a non-empty list; got {values!r}.")
-    if any(_same(a, b) for a, b in itertools.combinations(values, 2)):
-        raise SpaceError(f"{what}: 'values' lists something twice: {values!r}.")
-    if "min" in entry or "max" in entry:
-        raise SpaceError(f"{what}: 'min' and 'max' belong to a distribution, not to 'values'.")
-    return tuple(values)
-
-
-def _read_bounds(what: str, entry: Mapping[str, Any], distribution: str) -> tuple[float, float]:
-    low, high = entry.get("min"), entry.get("max")
-    for name, bound in (("min", low), ("max", high)):
-        if not isinstance(bound, int | float) or isinstance(bound, bool) or not math.isfinite(bound):
-            raise SpaceError(f"{what}: '{name}' must be a finite number (write 1.0e-4, not 1e-4); got {bound!r}.")
-    assert isinstance(low, int | float)
-    assert isinstance(high, int | float)
-    if low >= high:
-        raise SpaceError(f"{what}: 'min' must be below 'max'; got {low} and {high}.")
-    if distribution == "log_uniform_values" and low <= 0:
-        raise SpaceError(f"{what}: 'min' must be positive for log_uniform_values; got {low}.")
-    if distribution == "int_uniform" and not (float(low).is_integer() and float(high).is_integer()):
-        raise SpaceError(f"{what}: 'min' and 'max' must be whole numbers for int_uniform; got {low} and {high}.")
-    return low, high
-
-
-def _read_when(path: str, when: Any, above: list[Parameter]) -> dict[str, tuple[Any, ...]]:
-    if not isinstance(when, Mapping):
-        raise SpaceError(f"Parameter {path!r}: 'when' must map earlier parameters to values; got {when!r}.")
-    earlier = {parameter.path: parameter for parameter in above}
-    conditions: dict[str, tuple[Any, ...]] = {}
-    for name, wanted in when.items():
-        if name not in earlier:
-            names = ", ".join(earlier) or "none"
-            raise SpaceError(f"Parameter {path!r}: 'when' may name only parameters above it ({names}); got {name!r}.")
-        values = tuple(wanted) if isinstance(wanted, list) else (wanted,)
-        if not values:
-            raise SpaceError(f"Parameter {path!r}: 'when' gives {name} no value, so it would never be drawn.")
-        for value in values:
-            if not earlier[name].contains(value):
-                entry = earlier[name].sweep_entry()
-                raise SpaceError(f"Parameter {path!r}: {name} is never {value!r}, as its 'when' asks; it has {entry}.")
-        conditions[name] = values
-    return conditions
 
 
 def _with_conditions(wanted: list[Parameter], all_of: tuple[Parameter, ...]) -> list[Parameter]:

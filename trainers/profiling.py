@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.config import ModelConfig
 from trainers.models import build_model
+from trainers.settings import TrialError
 
 MIN_RUNS = 20
 """Fewest timed runs behind a latency, time permitting."""
@@ -34,6 +35,31 @@ TURNS = 5
 """Training steps timed in each precision, time permitting."""
 BF16_GAIN = 1.1
 """fp32 is the more exact: bf16 has to be this many times faster to be preferred, which also outweighs noise."""
+
+
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+class ProfilingError(TrialError):
+    """An architecture that cannot be measured as asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """How a model is served when its latency is measured."""
+
+    batch: int = 1
+    """Images a forward pass."""
+    precision: str = "fp32"
+    """``fp32`` or ``bf16`` (autocast)."""
+    memory_format: str = "auto"
+    """``contiguous``, ``channels_last``, or ``auto``: channels last with bf16, contiguous with fp32."""
+    compiled: bool = False
+    """Whether by ``torch.compile``."""
+
+    def layout(self) -> str:
+        """The memory format, one of :data:`MEMORY_FORMATS`."""
+        return usual_layout(self.precision) if self.memory_format == "auto" else self.memory_format
 
 
 @dataclass(frozen=True)
@@ -64,10 +90,14 @@ class ArchitectureProfile:
     """Of the images, in pixels."""
     precision: str
     """Of the forward pass that was timed: ``fp32`` or ``bf16``."""
+    memory_format: str
+    """Of weights and images: ``contiguous`` or ``channels_last``."""
+    compiled: bool
+    """Whether ``torch.compile`` made the forward pass."""
     torch_version: str
     """As torch gives it."""
-    train_precision: str
-    """The faster precision of a training step: ``fp32`` or ``bf16``."""
+    train_precision: str | None
+    """The faster precision of a training step: ``fp32`` or ``bf16``; None where none was looked for."""
 
 
 @torch.random.fork_rng()
@@ -78,10 +108,9 @@ def profile_architecture(
     width: int,
     device: torch.device | str,
     *,
-    train_batch: tuple[int, int, int],
+    serving: Serving,
+    train_batch: tuple[int, int, int] | None = None,
     train_threads: int | None = None,
-    batch: int = 1,
-    precision: str = "fp32",
     budget_s: float = 2.0,
 ) -> ArchitectureProfile:
     """Count and time one architecture; nothing else should run on the device meanwhile.
@@ -94,20 +123,22 @@ def profile_architecture(
         height: of the images served, in pixels.
         width: of the images served, in pixels.
         device: where it is served and trained.
-        train_batch: images, height and width of a training step, whose faster precision is looked for.
+        serving: how it is served.
+        train_batch: images, height and width of a training step, whose faster precision is looked for; None: it is not.
         train_threads: CPU threads of that step; None: as many as torch has now, which the latency is measured with.
-        batch: images a forward pass.
-        precision: ``fp32`` or ``bf16`` (autocast, channels last) of the forward pass.
         budget_s: seconds after which the latency is taken from the runs made so far, and again those after which
-            the comparison of precisions ends; single runs are not interrupted.
+            the comparison of precisions ends; single runs are not interrupted, and compilation does not count.
+
+    Raises:
+        ProfilingError: ``torch.compile`` fails here.
     """
     device = torch.device(device)
     params, size_mb, macs = count_architecture(config, num_classes, height, width)
     model = fresh_model(config, num_classes).to(device)
-    times_ms = measure_latency(model, (batch, 3, height, width), precision, budget_s)
+    times_ms = measure_latency(model, height, width, serving, budget_s)
     quartiles = np.percentile(times_ms, (25, 50, 75, 95))
     with cpu_threads(train_threads or torch.get_num_threads()):
-        train_precision = faster_precision(model, train_batch, budget_s)
+        train_precision = faster_precision(model, train_batch, budget_s) if train_batch else None
     return ArchitectureProfile(
         params=params,
         size_mb=size_mb,
@@ -117,10 +148,12 @@ def profile_architecture(
         latency_spread=float((quartiles[2] - quartiles[0]) / quartiles[1]),
         device=device.type,
         device_name=device_name(device),
-        batch=batch,
+        batch=serving.batch,
         height=height,
         width=width,
-        precision=precision,
+        precision=serving.precision,
+        memory_format=serving.layout(),
+        compiled=serving.compiled,
         torch_version=str(torch.__version__),
         train_precision=train_precision,
     )
@@ -147,27 +180,56 @@ def count_architecture(config: ModelConfig, num_classes: int, height: int, width
 
 
 def measure_latency(
-    model: nn.Module, shape: tuple[int, int, int, int], precision: str, budget_s: float
+    model: nn.Module, height: int, width: int, serving: Serving, budget_s: float
 ) -> NDArray[np.float64]:
-    """Times in ms of forward passes over images of ``shape``, on the model's device, after a warm-up.
+    """Times in ms of forward passes over images (batch, 3, height, width) on the model's device, after a warm-up.
 
     The warm-up lasts until the times are stable, for at most half of ``budget_s``; then :data:`MIN_RUNS` runs
-    are timed, and more up to :data:`MIN_TIME_S`, but only one in any case once ``budget_s`` is over.
+    are timed, and more up to :data:`MIN_TIME_S`, but only one in any case once ``budget_s`` is over. A model that
+    is compiled runs once before all that: the compilation is no part of any time.
+
+    Raises:
+        ProfilingError: ``torch.compile`` fails here.
     """
     device = next(model.parameters()).device
-    model = model.eval().to(memory_format=memory_format(precision))
-    images = torch.randn(shape, device=device).contiguous(memory_format=memory_format(precision))
+    layout = MEMORY_FORMATS[serving.layout()]
+    model = model.eval().to(memory_format=layout)
+    images = torch.randn(serving.batch, 3, height, width, device=device).contiguous(memory_format=layout)
+    served = compiled(model) if serving.compiled else model
 
     def forward() -> None:
-        with torch.inference_mode(), autocast(device, precision):
-            model(images)
+        with torch.inference_mode(), autocast(device, serving.precision):
+            served(images)
 
+    if serving.compiled:
+        compile_now(forward)
     start = time.perf_counter()
     warm_up(forward, device, start + budget_s / 2)
     times_ms = [time_once(forward, device)]
     while time.perf_counter() < start + budget_s and (len(times_ms) < MIN_RUNS or sum(times_ms) < 1e3 * MIN_TIME_S):
         times_ms.append(time_once(forward, device))
     return np.array(times_ms)
+
+
+def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """``model`` as ``torch.compile`` makes it for one shape, at its first call."""
+    # Compiled code is kept by source code, eight variants at most: a ninth of one family would silently run uncompiled.
+    torch.compiler.reset()
+    return torch.compile(model, dynamic=False)
+
+
+def compile_now(forward: Callable[[], None]) -> None:
+    """Make the first call, which compiles.
+
+    Raises:
+        ProfilingError: there is no C++ compiler, or whatever else keeps ``torch.compile`` from its work.
+    """
+    try:
+        forward()
+    except torch._dynamo.exc.TorchDynamoException as error:
+        cause = getattr(error, "inner_exception", error)  # of a backend, among them the compiler
+        reason = (str(cause).splitlines() or [type(cause).__name__])[0].removesuffix(".")
+        raise ProfilingError(f"torch.compile fails here: {reason}.") from error
 
 
 def warm_up(run: Callable[[], None], device: torch.device, deadline: float) -> None:
@@ -228,8 +290,9 @@ def faster_precision(model: nn.Module, train_batch: tuple[int, int, int], budget
 
 def training_step(model: nn.Module, batch: Tensor, precision: str) -> Callable[[], None]:
     """One forward and backward pass of a copy of ``model`` over ``batch`` (n, 3, h, w)."""
-    model = copy.deepcopy(model).train().to(memory_format=memory_format(precision))
-    batch = batch.contiguous(memory_format=memory_format(precision))
+    layout = MEMORY_FORMATS[usual_layout(precision)]
+    model = copy.deepcopy(model).train().to(memory_format=layout)
+    batch = batch.contiguous(memory_format=layout)
     target = torch.zeros(len(batch), *batch.shape[2:], dtype=torch.int64, device=batch.device)
 
     def step() -> None:
@@ -257,9 +320,9 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def memory_format(precision: str) -> torch.memory_format:
-    """The layout of images and weights that goes with ``precision``."""
-    return torch.channels_last if precision == "bf16" else torch.contiguous_format
+def usual_layout(precision: str) -> str:
+    """The memory format of images and weights that goes with ``precision``, one of :data:`MEMORY_FORMATS`."""
+    return "channels_last" if precision == "bf16" else "contiguous"
 
 
 def device_name(device: torch.device | str) -> str:

@@ -119,12 +119,18 @@ def _latency_conditions(record: Record) -> list[str]:
         (
             f"{row[columns.DEVICE_NAME] or MISSING} ({row[columns.DEVICE] or MISSING}), batch {row[columns.BATCH]}, "
             f"{row[columns.HEIGHT]} × {row[columns.WIDTH]} pixels, {row[columns.PRECISION]}, "
-            f"torch {row[columns.TORCH_VERSION]}"
+            f"{_made(row)}torch {row[columns.TORCH_VERSION]}"
         ): None
         for row in record.architectures
         if row[columns.LATENCY_MS] is not None
     }
     return list(distinct)
+
+
+def _made(row: dict[str, Any]) -> str:
+    """Layout and compilation of the model that was measured; empty in runs from before they were recorded."""
+    layout = (row[columns.MEMORY_FORMAT] or "").replace("_", " ")
+    return (f"{layout}, " if layout else "") + ("compiled, " if row[columns.COMPILED] else "")
 
 
 def _commands(record: Record) -> dict[str, str]:

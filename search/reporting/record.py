@@ -160,11 +160,22 @@ def read_record(run: RunFolder) -> Record:
         trials=_all_trials(run, data, trials, epochs, spans),
         epochs=epochs,
         spans=spans,
-        architectures=_latest(run.read_architectures(), [columns.ARCHITECTURE, columns.DEVICE]).to_pylist(),
+        architectures=_architectures(run),
         front=objectives.front(tried),
         hypervolume=objectives.hypervolume(tried),
         reference_point=objectives.reference_point(tried),
     )
+
+
+def _architectures(run: RunFolder) -> list[Row]:
+    """The table ``architectures``, and of those measured again at the end of the search the second latency."""
+    checks = {_measured(row): row[columns.LATENCY_MS] for row in run.read_latency_checks().to_pylist()}
+    rows = _latest(run.read_architectures(), [columns.ARCHITECTURE, columns.DEVICE]).to_pylist()
+    return [row | {columns.LATENCY_AGAIN_MS: checks.get(_measured(row))} for row in rows]
+
+
+def _measured(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in columns.MEASURED)
 
 
 def architecture_label(row: Row) -> str:

@@ -20,7 +20,7 @@ _HYPERVOLUME, _MEMBERS = "hypervolume", "on the front"
 _COSTS = (columns.LATENCY_MS, columns.SIZE_MB, columns.PARAMS, columns.TRAIN_TIME_S)
 _PROFILE = (
     *(columns.PARAMS, columns.SIZE_MB, columns.MACS),
-    *(columns.LATENCY_MS, columns.LATENCY_P95_MS, columns.LATENCY_SPREAD),
+    *(columns.LATENCY_MS, columns.LATENCY_AGAIN_MS, columns.LATENCY_P95_MS, columns.LATENCY_SPREAD),
     *(columns.DEVICE, columns.DEVICE_NAME, columns.FEASIBLE, columns.REASON),
 )
 

@@ -9,7 +9,7 @@ import pytest
 
 from search import columns
 from search.pareto_asha import ParetoAsha, is_extreme
-from search.stopping import Asha, SuccessiveHalving
+from search.stopping import Asha, StoppingRule
 
 FAMILIES = {"big": (0.8, 80.0, 60.0), "middle": (0.65, 20.0, 20.0), "small": (0.5, 4.0, 2.0)}
 """Final mIoU, latency in ms and size in MB."""
@@ -20,7 +20,7 @@ def objectives(miou: float, latency_ms: float = 5.0, size_mb: float = 1.0) -> di
     return {columns.MIOU: miou, columns.LATENCY_MS: latency_ms, columns.SIZE_MB: size_mb}
 
 
-def completed(rule: SuccessiveHalving, seed: int, trials: int = 90) -> dict[str, list[float]]:
+def completed(rule: StoppingRule, seed: int, trials: int = 90) -> dict[str, list[float]]:
     """The final mIoUs of the trials that came to their end, by family; trials of all families take turns."""
     chance = random.Random(seed)
     ended: dict[str, list[float]] = {name: [] for name in FAMILIES}

@@ -98,6 +98,15 @@ def test_hypervolume_counts_what_had_completed_by_then() -> None:
     assert late > first
 
 
+def test_a_later_bracket_trains_its_trials_longer() -> None:
+    rules = [SchedulerConfig(name="asha", eta=3, grace_epochs=1, brackets=brackets) for brackets in (1, 2)]
+    found = [
+        simulate(recording(), Policy(SamplerConfig(name="random"), rule), workers=4, epochs=FULL * 30, seed=1)
+        for rule in rules
+    ]
+    assert found[1].trials < found[0].trials
+
+
 def test_a_grid_ends_when_it_is_exhausted() -> None:
     finite = Space.from_dict("finite", {"parameters": {"model.base_channels": {"values": [4, 8]}}})
     curves = tuple(
@@ -158,14 +167,24 @@ def test_policies_are_compared_once_each() -> None:
         "tpe, asha eta 3 grace 1",
         "tpe, asha eta 3 grace 1 told left_out",
     ]
+    bracketed = ReplayConfig(sampler="tpe", scheduler="none,asha", brackets="1,2").policies()
+    assert [policy.name for policy in bracketed] == [
+        "tpe, none",
+        "tpe, asha eta 3 grace 1",
+        "tpe, asha eta 3 grace 1 brackets 2",
+    ]
 
 
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"scheduler": "pareto"}, "scheduler must be one of asha, pareto_asha, none; got 'pareto'. Did you mean"),
+        (
+            {"scheduler": "pareto"},
+            "scheduler must be one of front, asha, pareto_asha, none; got 'pareto'. Did you mean",
+        ),
         ({"sampler": "tpe,bayes"}, "sampler must be one of .*; got 'bayes'"),
         ({"eta": "2,x"}, "eta must be whole numbers with commas between them; got '2,x'"),
+        ({"brackets": "1,two"}, "brackets must be whole numbers with commas between them; got '1,two'"),
         ({"stopped": "as is"}, "sampler.stopped must be one of .*; got 'as is'. Did you mean 'as_is'"),
         ({"eta": "1"}, "scheduler.eta must be at least 2; got 1"),
     ],
@@ -200,6 +219,9 @@ def test_the_command_says_what_is_wrong(command: Callable[..., Told], tmp_path: 
         "seeds must be at least 2, since one says nothing of chance; got 1.\n"
     )
     assert "Did you mean workers?" in command("worker=3").err
+    assert command("run=compared", "brackets=1,2").err == (
+        "scheduler.brackets must be at most 1 with grace_epochs=1, eta=3 and 3 epochs; got 2.\n"
+    )
 
 
 def test_reference_is_that_of_the_completed(tmp_path: Path) -> None:

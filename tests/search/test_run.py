@@ -24,7 +24,9 @@ pytestmark = pytest.mark.alone
 @pytest.fixture(scope="module")
 def finished(workplace: Path, server: WandbServer) -> tuple[RunFolder, str]:  # noqa: ARG001
     """A search of six trials that came to its end, and what it printed."""
-    code, printed = run(workplace, *SETTINGS, "run=whole", "num_trials=6", "training.epochs=4", "scheduler.eta=2")
+    code, printed = run(
+        workplace, *SETTINGS, "run=whole", "num_trials=6", "training.epochs=4", "scheduler.name=asha", "scheduler.eta=2"
+    )
     assert code == 0
     return RunFolder(workplace / "runs" / "whole"), printed
 
@@ -66,6 +68,16 @@ def test_architectures_are_measured(finished: tuple[RunFolder, str]) -> None:
         assert 0 < row[columns.LATENCY_MS] <= row[columns.LATENCY_P95_MS]
         assert row[columns.FEASIBLE]
         assert row[columns.SIZE_MB] * 1e6 >= 4 * row[columns.PARAMS]
+
+
+def test_the_front_is_measured_again(finished: tuple[RunFolder, str]) -> None:
+    run_folder, printed = finished
+    front = pq.read_table(run_folder.report / "front.parquet").column(columns.ARCHITECTURE).to_pylist()
+    again = rows(run_folder, "latency_checks")
+    assert {row[columns.ARCHITECTURE] for row in again} == set(front)
+    assert len(again) == len(set(front))
+    assert all(0 < row[columns.LATENCY_MS] <= row[columns.LATENCY_P95_MS] for row in again)
+    assert f"Latency of the front measured again, {len(again)} architecture" in printed
 
 
 def test_terminal_shows_front_and_places(finished: tuple[RunFolder, str]) -> None:
@@ -115,19 +127,38 @@ def test_wandb_has_the_front_its_gallery_and_the_report(server: WandbServer, fin
     assert set(report.files) == {path.name for path in run_folder.report.iterdir()}
 
 
-@pytest.mark.slow
-def test_space_with_too_many_architectures_measures_them_as_drawn(workplace: Path) -> None:
-    wide = """
+@pytest.fixture
+def wide(workplace: Path) -> list[str]:
+    """Settings of a search with more architectures than can be listed."""
+    space = """
 parameters:
   model.base_channels: {distribution: int_uniform, min: 2, max: 200}
 fixed: {model.size: small, training.batch_size: 4, training.precision: fp32}
 """
-    (workplace / "conf" / "space" / "wide.yaml").write_text(wide)
-    settings = [item for item in SETTINGS if item != "space=tiny"]
-    assert run(workplace, *settings, "space=wide", "run=wide", "num_trials=2", "training.epochs=2")[0] == 0
+    (workplace / "conf" / "space" / "wide.yaml").write_text(space)
+    return [*(item for item in SETTINGS if item != "space=tiny"), "space=wide"]
+
+
+@pytest.mark.slow
+def test_space_with_too_many_architectures_measures_them_as_drawn(workplace: Path, wide: list[str]) -> None:
+    assert run(workplace, *wide, "run=wide", "num_trials=2", "training.epochs=2")[0] == 0
     run_folder = RunFolder(workplace / "runs" / "wide")
     trials = rows(run_folder, "trials")
     assert [row[columns.STATE] for row in trials] == [columns.COMPLETED] * 2
     drawn = {row["model.base_channels"] for row in trials}
     measured = {json.loads(row[columns.ARCHITECTURE])["base_channels"] for row in rows(run_folder, "architectures")}
     assert measured == drawn
+
+
+@pytest.mark.slow
+def test_nothing_feasible_among_what_is_drawn_is_an_error_with_its_record(
+    workplace: Path, wide: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.engine.DRAWS_PER_TRIAL", 2)
+    code, printed = run(workplace, *wide, "run=none", "constraints.latency_ms=0.001", "tracking.mode=off")
+    assert code == 2
+    said = " ".join(printed.split())
+    assert "after 0 of 20 trials: of its last 2 draws none could be trained. The closest to the constraints is" in said
+    refused = rows(RunFolder(workplace / "runs" / "none"), "trials")
+    assert [row[columns.STATE] for row in refused] == [columns.INFEASIBLE] * 2
+    assert all(row[columns.LATENCY_MS] > 0.001 and "latency_ms" in row[columns.REASON] for row in refused)

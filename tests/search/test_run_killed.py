@@ -20,7 +20,7 @@ pytest_plugins = "search_fixtures"
 
 pytestmark = pytest.mark.alone
 
-START = [*SETTINGS, "run=broken", "num_trials=5", "training.epochs=6", "scheduler.eta=2"]
+START = [*SETTINGS, "run=broken", "num_trials=5", "training.epochs=6", "scheduler.name=asha", "scheduler.eta=2"]
 
 
 def some_trial_ended(run_folder: RunFolder) -> bool:
@@ -44,7 +44,7 @@ def killed(workplace: Path, server: WandbServer) -> RunFolder:  # noqa: ARG001
     return RunFolder(workplace / "runs" / "broken")
 
 
-def test_a_search_that_is_killed_and_interrupted_goes_on_where_it_was(
+def test_a_search_that_is_killed_and_interrupted_goes_on_where_it_was_and_further(
     workplace: Path, server: WandbServer, killed: RunFolder
 ) -> None:
     trials, epochs = ended(killed), reported(killed)
@@ -63,8 +63,8 @@ def test_a_search_that_is_killed_and_interrupted_goes_on_where_it_was(
     assert (killed.report / "index.html").exists()
     assert server.sweeps[str(place_of(killed).sweep_id)].state == "PAUSED"
 
-    assert run(workplace, "resume=broken")[0] == 0
-    assert_sound(killed, 5, 6)
+    assert run(workplace, "resume=broken", "num_trials=6")[0] == 0
+    assert_sound(killed, 6, 6)
     assert {trial_id: ended(killed)[trial_id] for trial_id in trials} == trials
     assert {key: reported(killed)[key] for key in epochs} == epochs
     assert_on_wandb(server, killed)

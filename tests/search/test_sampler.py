@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search import columns
 from search.config import SAMPLERS, SamplerConfig
+from search.ehvi import Cost
 from search.sampler import Draw, Sampler
 from spaces import Assignment, Space, SpaceError
 
@@ -47,7 +48,13 @@ every_sampler = pytest.mark.parametrize("name", SAMPLERS)
 
 
 def open_sampler(folder: Path, name: str, space: Space = FINITE, seed: int = 0) -> Sampler:
-    return Sampler(folder / "optuna.db", space, SamplerConfig(name=name, startup_trials=3), seed)
+    config = SamplerConfig(name=name, startup_trials=3)
+    return Sampler(folder / "optuna.db", space, config, seed, epochs=4, costs=cost)
+
+
+def cost(assignment: Assignment) -> Cost:
+    """UNet is the cheaper one."""
+    return Cost(5.0, 1.0) if assignment["model.architecture"] == "unet" else Cost(20.0, 8.0)
 
 
 def stored(folder: Path) -> list[FrozenTrial]:
@@ -169,7 +176,8 @@ def test_baselines_come_first_and_every_end_is_told(name: str, tmp_path: Path) -
 def test_what_is_told_of_a_stopped_trial_can_be_chosen(
     stopped: str, state: TrialState, constraints: list[float], tmp_path: Path
 ) -> None:
-    sampler = Sampler(tmp_path / "optuna.db", FINITE, SamplerConfig(name="random", stopped=stopped), 0)
+    config = SamplerConfig(name="random", stopped=stopped)
+    sampler = Sampler(tmp_path / "optuna.db", FINITE, config, 0, epochs=4, costs=cost)
     draw = ask(sampler)
     sampler.tell_stopped(draw.trial_id, objectives(draw.assignment), 0.9, "worse than its peers")
     trial = stored(tmp_path)[0]

@@ -14,6 +14,7 @@ from search.command_line import check_overrides, register
 from search.config import (
     DATA_DEFAULTS,
     SamplerConfig,
+    SchedulerConfig,
     SearchConfig,
     load_config,
     save_config,
@@ -54,7 +55,7 @@ def composed(*overrides: str) -> SearchConfig:
 def test_the_command_without_settings_searches_the_default_space() -> None:
     config = composed()
     assert config.space == shipped_spaces()["quickstart"]
-    assert (config.data.name, config.cluster.name, config.sampler.name) == ("scenes", "local", "tpe")
+    assert (config.data.name, config.cluster.name, config.sampler.name) == ("scenes", "local", "ehvi")
     space_of(config)
 
 
@@ -101,9 +102,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"seed": -1}, r"seed must be in \[0, 2\^31\); got -1"),
     ({"sampler.name": "tpee"}, r"sampler.name must be one of.*Did you mean 'tpe'\?"),
     ({"sampler.startup_trials": 0}, "sampler.startup_trials must be at least 1; got 0"),
-    ({"scheduler.name": "hyperband"}, "scheduler.name must be one of asha, pareto_asha, none; got 'hyperband'"),
+    ({"scheduler.name": "hyperband"}, "scheduler.name must be one of front, asha, pareto_asha, none; got 'hyperband'"),
     ({"scheduler.eta": 1}, "scheduler.eta must be at least 2; got 1"),
     ({"scheduler.grace_epochs": 0}, "scheduler.grace_epochs must be at least 1; got 0"),
+    ({"scheduler.brackets": 0}, "scheduler.brackets must be at least 1; got 0"),
     ({"resources.cpus_per_trial": 0}, "resources.cpus_per_trial must be at least 1; got 0"),
     ({"resources.gpus_per_trial": -0.5}, "resources.gpus_per_trial must be 0 to 1"),
     ({"resources.gpus_per_trial": 2}, r"resources.gpus_per_trial must be at most 1 \(a trial trains on one GPU\)"),
@@ -113,6 +115,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"latency.device": "tpu"}, "latency.device must be one of auto, cpu, cuda; got 'tpu'"),
     ({"latency.batch": 0}, "latency.batch must be at least 1; got 0"),
     ({"latency.precision": "int8"}, "latency.precision must be one of fp32, bf16; got 'int8'"),
+    ({"latency.memory_format": "nhwc"}, "latency.memory_format must be one of auto, contiguous, channels_last; got"),
     ({"tracking.mode": "on"}, "tracking.mode must be one of.*got 'on'"),
     ({"tracking.project": "''"}, "tracking.project must be a name; got ''"),
     ({"cluster": "address"}, "cluster.address must be set exactly when cluster=address; got None"),
@@ -234,6 +237,40 @@ def test_a_setting_that_has_its_effect_passes() -> None:
     space_of(config_of(varied(augmentation__policy=policies, augmentation__scale=scale)))
     always = varied(augmentation__scale={"values": [0.1, 0.2]}) | {"fixed": {"augmentation.policy": "custom"}}
     space_of(config_of(always))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"brackets": 5, "epochs": 27},
+            "scheduler.brackets must be at most 3 with grace_epochs=1, eta=3 and 27 epochs; got 5.",
+        ),
+        (
+            {"brackets": 2, "grace_epochs": 9, "epochs": 9},
+            "scheduler.brackets must be at most 1 with grace_epochs=9, eta=3 and 9 epochs; got 2.",
+        ),
+        (
+            {"name": "front", "brackets": 2, "epochs": 9},
+            "scheduler.brackets must be 1 with scheduler.name=front; got 2.",
+        ),
+        ({"grace_epochs": 10, "epochs": 9}, "scheduler.grace_epochs must be at most the 9 epochs of a trial; got 10."),
+    ],
+)
+def test_rungs_that_trials_are_too_short_for_are_refused(settings: dict[str, Any], message: str) -> None:
+    rungs = {"name": "asha"} | {name: value for name, value in settings.items() if name != "epochs"}
+    space = varied(model__size={"values": ["small", "medium"]}) | {"fixed": {"training.epochs": settings["epochs"]}}
+    with pytest.raises(ConfigError) as told:
+        space_of(config_of(space, scheduler=SchedulerConfig(**rungs)))
+    assert str(told.value) == message
+    space_of(config_of(space, scheduler=SchedulerConfig(**rungs | {"name": "none"})))
+
+
+@pytest.mark.parametrize(
+    "rungs", [{"brackets": 2}, {"brackets": 1, "grace_epochs": 6}, {"eta": 2, "brackets": 3}, {"grace_epochs": 5}]
+)
+def test_rungs_that_fit_the_epochs_pass(rungs: dict[str, int]) -> None:
+    space_of(config_of(scheduler=SchedulerConfig(name="pareto_asha", **rungs)))
 
 
 def test_a_grid_of_an_endless_space_is_refused_before_anything_runs() -> None:

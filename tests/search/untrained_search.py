@@ -65,6 +65,7 @@ def open_search(
     stopping: StoppingRule | None = None,
     base: TrialConfig = BASE,
     constraints: ConstraintsConfig | None = None,
+    sampler_name: str | None = None,
 ) -> tuple[Search, Sampler]:
     """The search of ``run``, begun or continued, and its sampler."""
     parameters = {item.path: _KINDS[type(item.values[0]) if item.values else float] for item in space.parameters}
@@ -79,7 +80,8 @@ def open_search(
         num_classes=2,
     )
     endless = space.baselines or space.size() is None
-    sampler = Sampler(run.storage, space, SamplerConfig(name="random" if endless else "grid"), 0)
+    config = SamplerConfig(name=sampler_name or ("random" if endless else "grid"))
+    sampler = Sampler(run.storage, space, config, 0, epochs=base.training.epochs, costs=architectures.costs(base))
     search = Search(
         run=run,
         base=base,

@@ -1,14 +1,19 @@
 """Profiling: counts that agree with a built model and hand arithmetic; times that are times. No value of a clock."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from trainers import profiling
 from trainers.choices import BACKBONES
 from trainers.config import ModelConfig
 from trainers.models import build_model
 from trainers.profiling import (
+    ProfilingError,
+    Serving,
     count_architecture,
     device_name,
     faster_precision,
@@ -57,13 +62,14 @@ def test_initial_weights_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_profile_says_what_was_measured_and_how() -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    profile = profile_architecture(TINY, 5, 32, 48, "cpu", train_batch=(2, 32, 48), budget_s=0.2)
+    profile = profile_architecture(TINY, 5, 32, 48, "cpu", serving=Serving(), train_batch=(2, 32, 48), budget_s=0.2)
     assert torch.equal(torch.get_rng_state(), state)
     assert (profile.params, profile.size_mb, profile.macs) == count_architecture(TINY, 5, 32, 48)
     assert 0 < profile.latency_ms <= profile.latency_p95_ms
     assert profile.latency_spread >= 0
     assert (profile.device, profile.device_name) == ("cpu", device_name("cpu"))
     assert (profile.batch, profile.height, profile.width, profile.precision) == (1, 32, 48, "fp32")
+    assert (profile.memory_format, profile.compiled) == ("contiguous", False)
     assert profile.torch_version == torch.__version__
     assert profile.train_precision in {"fp32", "bf16"}
 
@@ -76,34 +82,99 @@ def test_training_step_has_the_threads_of_a_trial(monkeypatch: pytest.MonkeyPatc
         return "fp32"
 
     monkeypatch.setattr(profiling, "faster_precision", record)
-    before = torch.get_num_threads()
-    profile_architecture(TINY, 5, 32, 32, "cpu", train_batch=(2, 32, 32), train_threads=before + 1, budget_s=0)
-    profile_architecture(TINY, 5, 32, 32, "cpu", train_batch=(2, 32, 32), budget_s=0)
+    before, profile = torch.get_num_threads(), functools.partial(profile_architecture, TINY, 5, 32, 32, "cpu")
+    profile(serving=Serving(), train_batch=(2, 32, 32), train_threads=before + 1, budget_s=0)
+    profile(serving=Serving(), train_batch=(2, 32, 32), budget_s=0)
     assert [*threads, torch.get_num_threads()] == [before + 1, before, before]
+    assert profile(serving=Serving(), budget_s=0).train_precision is None
+    assert len(threads) == 2
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_latency_is_measured_in_evaluation_mode_at_the_precision_asked_for(
-    precision: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("precision", "memory_format", "channels_last"),
+    [("fp32", "auto", False), ("bf16", "auto", True), ("fp32", "channels_last", True), ("bf16", "contiguous", False)],
+)
+def test_latency_is_measured_in_evaluation_mode_as_the_model_is_served(
+    precision: str, memory_format: str, channels_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    serving = Serving(batch=2, precision=precision, memory_format=memory_format)
     model = build_model(TINY, 5)
     seen: list[tuple[torch.dtype, bool, bool, bool]] = []
 
     def record(module: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        channels_last = inputs[0].is_contiguous(memory_format=torch.channels_last)
-        seen.append((output.dtype, channels_last, module.training, torch.is_inference_mode_enabled()))
+        layout = inputs[0].is_contiguous(memory_format=torch.channels_last)
+        seen.append((output.dtype, layout, module.training, torch.is_inference_mode_enabled()))
 
     model.register_forward_hook(record)
     monkeypatch.setattr(profiling, "MIN_TIME_S", 0.0)
-    times_ms = measure_latency(model, (2, 3, 32, 32), precision, budget_s=30)
+    times_ms = measure_latency(model, 32, 32, serving, budget_s=30)
     assert len(times_ms) == profiling.MIN_RUNS
     assert np.all(times_ms > 0)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    assert set(seen) == {(dtype, precision == "bf16", False, True)}
+    assert set(seen) == {(dtype, channels_last, False, True)}
+    assert serving.layout() == ("channels_last" if channels_last else "contiguous")
 
 
 def test_latency_keeps_to_its_budget_with_one_run_in_any_case() -> None:
-    assert len(measure_latency(build_model(TINY, 5), (1, 3, 32, 32), "fp32", budget_s=0)) == 1
+    assert len(measure_latency(build_model(TINY, 5), 32, 32, Serving(), budget_s=0)) == 1
+
+
+COMPILED = Serving(compiled=True)
+
+
+def small_model(width: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, width, 1), nn.Conv2d(width, 2, 1))
+
+
+def test_every_model_of_a_family_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> object:
+        compiled.append(f"model {len(compiled)}")
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    for width in range(1, 11):
+        measure_latency(small_model(width), 8, 8, COMPILED, budget_s=0)
+    assert len(compiled) == 10
+
+
+def test_the_compilation_is_no_part_of_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def timed(run: object, _: torch.device) -> float:
+        order.append("timed")
+        assert callable(run)
+        run()
+        return 1.0
+
+    monkeypatch.setattr(profiling, "compiled", lambda _: lambda _: order.append("forward"))
+    monkeypatch.setattr(profiling, "time_once", timed)
+    measure_latency(small_model(2), 8, 8, COMPILED, budget_s=0)
+    assert order == ["forward", "timed", "forward"]
+
+
+def test_a_model_that_cannot_be_compiled_is_an_error_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backend(*_: object) -> object:
+        raise RuntimeError("No working compiler\nin many words")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    with pytest.raises(ProfilingError, match=r"^torch.compile fails here: No working compiler\.$"):
+        measure_latency(small_model(2), 8, 8, COMPILED, budget_s=0)
+
+
+@pytest.mark.slow
+def test_profile_of_a_compiled_model() -> None:
+    profile = profile_architecture(TINY, 5, 32, 32, "cpu", serving=COMPILED)
+    assert profile.compiled
+    assert 0 < profile.latency_ms < 1000  # the compilation itself takes seconds
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_message_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/nonexistent/g++"))
+    with pytest.raises(ProfilingError, match=r"No working C\+\+ compiler found.*/nonexistent/g\+\+"):
+        profile_architecture(TINY, 5, 32, 32, "cpu", serving=COMPILED)
 
 
 def fake_clock(monkeypatch: pytest.MonkeyPatch, times_ms: list[float]) -> list[float]:
@@ -153,7 +224,8 @@ def test_cpu_name_says_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_profile_on_a_gpu() -> None:
-    profile = profile_architecture(TINY, 5, 64, 64, "cuda", train_batch=(2, 64, 64), precision="bf16")
+    serving = Serving(precision="bf16")
+    profile = profile_architecture(TINY, 5, 64, 64, "cuda", serving=serving, train_batch=(2, 64, 64))
     assert profile.device_name == torch.cuda.get_device_name()
     assert 0 < profile.latency_ms <= profile.latency_p95_ms
 

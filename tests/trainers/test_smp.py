@@ -20,7 +20,7 @@ from trainers.config import ModelConfig
 from trainers.models import build_model, check_model
 from trainers.models.resizing import pad_to_multiple
 from trainers.models.smp import PaddedModel
-from trainers.profiling import count_architecture, fresh_model, profile_architecture
+from trainers.profiling import Serving, count_architecture, fresh_model, profile_architecture
 from trainers.settings import ConfigError
 
 CLASSES = 4
@@ -151,7 +151,8 @@ def test_copies_and_saved_weights_give_the_same_logits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backbone", ["resnet18", "mit_b0"])
 def test_profile_counts_and_times_it(backbone: str) -> None:
     config = model_config("FPN", backbone)
-    profile = profile_architecture(config, CLASSES, 64, 64, "cpu", train_batch=(2, 32, 32), budget_s=0.1)
+    serving, batch = Serving(), (2, 32, 32)
+    profile = profile_architecture(config, CLASSES, 64, 64, "cpu", serving=serving, train_batch=batch, budget_s=0.1)
     model = seeded(config)
     assert profile.params == sum(parameter.numel() for parameter in model.parameters())
     assert profile.latency_ms > 0
