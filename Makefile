@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-slow lint bench clean
 
 demo: $(READY)  ## a real search on the built-in data set, in minutes and without an account
-	$(BIN)/python -m search.run num_trials=12 scheduler.eta=2 scheduler.grace_epochs=3
+	$(BIN)/python -m search.run num_trials=12
 
 test: $(READY)  ## the tests, in less than ten minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not alone"
@@ -25,6 +25,8 @@ bench: $(READY)  ## the measurements, as JSON lines
 	$(BIN)/python tests/benchmarks/trial_start.py
 	$(BIN)/python tests/benchmarks/scene_factors.py
 	$(BIN)/python tests/benchmarks/worlds.py --seeds 20
+	$(BIN)/python tests/benchmarks/rivals.py
+	$(BIN)/python tests/benchmarks/latency.py
 	$(BIN)/python tests/benchmarks/report.py --trials 1000 --epochs 50
 	$(BIN)/python tests/benchmarks/report.py --trials 10000 --epochs 50
 	$(BIN)/python tests/benchmarks/tracking.py faults

@@ -35,6 +35,8 @@ Settings people change
   repeats=3                      train each under three seeds: mean and spread, paired comparisons
   run=NAME                       name of the run; default: space and time
   resume=NAME                    continue an interrupted run under its own settings
+  resume=NAME num_trials=N       extend a finished run to N trials
+  warm_start=NAME[,NAME ...]     let the sampler learn from earlier runs before its first draw
   data.root=DIR                  where the data set lies (every set but scenes)
   data.height=96 data.width=128  size that images are packed and trained at
   training.epochs=50             full budget of a trial
@@ -42,9 +44,9 @@ Settings people change
   resources.cpus_per_trial=N     default: 1 on a CPU machine, else the GPU's share of the cores
   resources.gpus_per_trial=0.5   several trials per GPU; default: 1 where there is a GPU
   constraints.latency_ms=20      never train what is slower (also size_mb, params)
-  scheduler.name=pareto_asha     early stopping among trials of like latency; default: asha, on mIoU; none: no stopping
-  scheduler.eta=3                the best 1/eta go on at each rung; also scheduler.grace_epochs
-  sampler.name=tpe               or nsga2, gp, random, grid
+  scheduler.name=asha            or pareto_asha, none; default: front, which stops what would end dominated
+  scheduler.grace_epochs=1       epochs that every trial has; of halving also scheduler.eta, scheduler.brackets
+  sampler.name=tpe               or nsga2, gp, random, grid; default: ehvi, what should enlarge the front the most
   tracking.mode=offline          W&B: auto, online, offline, off
 All settings with their values: python -m search.run --cfg job
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from search.console import sayer
 from search.recorded import Recording, read_recording
 from search.reporting.record import read_record
 from search.results import ResultsError
+from search.schedulers import HALVING
 from search.simulation import Policy, Replay, simulate
 from trainers.settings import ConfigError, choose, require
 
@@ -30,17 +31,18 @@ HELP = """\
 Replay search policies on the learning curves of a run whose trials all went to their full budget: the real sampler and
 stopping rule on a simulated clock, without training. Tells which settings find the front with the fewest epochs.
 
-  python -m search.replay [run=NAME] [sampler=tpe,random] [scheduler=pareto_asha,asha,none] [eta=3] [grace_epochs=1]
-                          [brackets=1] [workers=4] [seeds=20] [epochs=N]
+  python -m search.replay [run=NAME] [sampler=ehvi,tpe] [scheduler=front,none] [eta=3] [grace_epochs=1] [brackets=1]
+                          [stopped=constraint] [workers=4] [seeds=20] [epochs=N]
 
   run=NAME             the recorded run (made with scheduler.name=none); default: the latest
   runs=DIR             folder of all runs; default: runs
-  sampler=A,B          samplers to compare; default: random,tpe
-  scheduler=A,B        stopping rules to compare; default: none,asha,pareto_asha
+  sampler=A,B          samplers to compare; default: random,tpe,ehvi
+  scheduler=A,B        stopping rules to compare; default: none,asha,front
   eta=A,B              reduction factors to compare; default: 3
   grace_epochs=A,B     first rungs to compare; default: 1
   brackets=A,B         numbers of brackets to compare; default: 1
-  stopped=A,B          what the sampler is told of stopped trials: constraint, as_is, left_out; default: constraint
+  stopped=A,B          what Optuna's samplers are told of stopped trials: constraint, as_is, left_out, extrapolated;
+                       default: constraint
   workers=N            trials at a time; default: 4
   seeds=N              replays of each policy; default: 20
   epochs=N             budget of all trials together; default: what all recorded trials took
@@ -59,9 +61,9 @@ _LEAST_WIDTH = 120
 class ReplayConfig(RunChoice):
     """The settings of the command; what is compared is a list with commas."""
 
-    sampler: str = "random,tpe"
+    sampler: str = "random,tpe,ehvi"
     """Of :data:`~search.config.SAMPLERS`."""
-    scheduler: str = "none,asha,pareto_asha"
+    scheduler: str = "none,asha,front"
     """Of :data:`~search.config.SCHEDULERS`."""
     eta: str = "3"
     """Reduction factors."""
@@ -99,10 +101,16 @@ class ReplayConfig(RunChoice):
         numbers = itertools.product(*(_numbers(name, getattr(self, name)) for name in names))
         halvings = [dict(zip(names, chosen, strict=True)) for chosen in numbers]
         policies = [
-            Policy(SamplerConfig(name=sampler, stopped=stopped), SchedulerConfig(name=scheduler, **halving))
+            Policy(SamplerConfig(name=sampler, stopped=stopped), _scheduler(scheduler, halving))
             for sampler, scheduler, halving, stopped in itertools.product(samplers, schedulers, halvings, told)
         ]
-        return list({policy.name: policy for policy in policies}.values())  # without stopping, rungs make no difference
+        return list({policy.name: policy for policy in policies}.values())  # without rungs, eta makes no difference
+
+
+def _scheduler(name: str, halving: Mapping[str, int]) -> SchedulerConfig:
+    """With what the rule reads of ``halving``."""
+    read = halving if name in HALVING else {"grace_epochs": halving["grace_epochs"]}
+    return SchedulerConfig(name=name, **read)
 
 
 def _numbers(name: str, text: str) -> list[int]:

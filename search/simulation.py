@@ -54,15 +54,23 @@ class Replay:
     distances: list[float] = field(default_factory=list)
     """How unlike each draw was to the configuration whose curve stood in for it."""
 
-    def hypervolume(self, recording: Recording, at: Sequence[float]) -> NDArray[np.float64]:
-        """Hypervolume of the completed trials after so many epochs, each in ``at``; shape ``(len(at),)``."""
+    def hypervolume(self, recording: Recording, at: Sequence[float], *, log_costs: bool = False) -> NDArray[np.float64]:
+        """Hypervolume of the completed trials after so many epochs, each in ``at``; shape ``(len(at),)``.
+
+        As :func:`search.objectives.hypervolume` has it, from the recording's corner; with ``log_costs`` over the
+        logarithms of latency and size, from the least in the recording, so that each halving counts the same.
+        """
         names = [columns.LATENCY_MS, columns.SIZE_MB]
         rows = [[best_miou(curve.mious), *(curve.costs[name] for name in names)] for curve in self.completed]
         values = np.array(rows, dtype=np.float64).reshape(-1, 3)
+        corner = dict(recording.reference)
+        if log_costs:
+            for axis, name in enumerate(names, start=1):
+                least = min(curve.costs[name] for curve in recording.curves)
+                values[:, axis] = np.log(values[:, axis] / least) / math.log(corner[name] / least)
+                corner[name] = 1.0
         costs = np.array(self.spent, dtype=np.float64)
-        steps = list(
-            hypervolume_steps(values, costs, [curve.trial_id for curve in self.completed], recording.reference)
-        )
+        steps = list(hypervolume_steps(values, costs, [curve.trial_id for curve in self.completed], corner))
         return np.array([max((step.value for step in steps if step.spent_s <= moment), default=0.0) for moment in at])
 
 

@@ -95,6 +95,8 @@ class Setting:
     epochs: int
     moasha_python: str | None
     """Interpreter with syne-tune, where it is needed."""
+    log_costs: bool
+    """Whether hypervolume is taken over the logarithms of latency and size."""
 
     def play(self, job: tuple[str | Policy, int]) -> Outcome:
         """Replay a rival or a policy of ours under a seed."""
@@ -105,7 +107,7 @@ class Setting:
         else:
             with open_rival(entry, self.recording, seed, self.moasha_python) as rival:
                 replay = run(self.recording, rival, workers=self.workers, epochs=self.epochs)
-        reached = replay.hypervolume(self.recording, range(self.epochs + 1))
+        reached = replay.hypervolume(self.recording, range(self.epochs + 1), log_costs=self.log_costs)
         return Outcome(reached, replay.trials, len(replay.completed))
 
 
@@ -210,6 +212,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--workers", type=int, default=4, help="trials at a time")
     parser.add_argument("--epochs", type=int, help="budget of all trials together; default: what the recorded took")
+    parser.add_argument("--log-costs", action="store_true", help="hypervolume over the logarithms of latency and size")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="replays at a time")
     arguments = parser.parse_args()
     for name, least in (("seeds", 2), ("workers", 1), ("epochs", 1), ("processes", 1)):
@@ -229,10 +232,11 @@ def main() -> None:
         moasha_python = make_moasha_environment() if {MOASHA, MOASHA_REPAIRED} & set(rivals) else None
     except (RunError, ResultsError, RuntimeError) as error:
         sys.exit(str(error))
-    setting = Setting(recording, arguments.workers, budget, moasha_python)
+    setting = Setting(recording, arguments.workers, budget, moasha_python, arguments.log_costs)
     results = compare(setting, [*rivals, *OURS], arguments.seeds, arguments.processes)
     name = f"world {arguments.world}" if arguments.world else arguments.recording.name
     common = {"recording": name, "seeds": arguments.seeds, "workers": arguments.workers, "epochs": budget}
+    common["log_costs"] = arguments.log_costs
     policies, differences = list(policy_lines(results)), list(difference_lines(results))
     for line in [*policies, *differences]:
         print(json.dumps({"benchmark": "rivals"} | common | line))

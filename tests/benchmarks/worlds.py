@@ -66,6 +66,7 @@ POLICIES = [
     for sampler, scheduler, told in (
         *(("random", scheduler, ("constraint",)) for scheduler in SCHEDULERS),
         *(("tpe", scheduler, ("constraint",) if scheduler == "none" else STOPPED_AS) for scheduler in SCHEDULERS),
+        *(("ehvi", scheduler, ("constraint",)) for scheduler in ("none", "front")),
     )
     for stopped in told
 ]
