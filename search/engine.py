@@ -167,6 +167,11 @@ class Search:
         if self._repeats > 1 and any(trial.repeat == 0 for trial in self.ledger.running()):
             return None
         self._nothing_left = True
+        if self._taken < self._num_trials:
+            self.gave_up = (
+                f"The search ended after {self._taken} of {self._num_trials} trials: nothing else can be drawn from "
+                "the space within the constraints."
+            )
         raise StopIteration
 
     @property

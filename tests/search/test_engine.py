@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,29 @@ def test_what_a_trial_costs_is_in_its_folder_before_it_starts(tmp_path: Path) ->
     assert trial is not None
     assert json.loads(run.profile(trial.trial_id).read_text()) == trial.profile
     assert trial.profile[columns.LATENCY_MS] == 5.0
+
+
+def test_a_model_draws_the_same_after_a_kill_and_says_when_nothing_is_left(tmp_path: Path) -> None:
+    sizes = {"optimizer.lr": {"values": [1e-4, 1e-3, 1e-2]}, "training.batch_size": {"values": [2, 4, 8]}}
+    space = Space.from_dict("nine", {"parameters": sizes})
+
+    def draws(name: str, kill_every: int) -> tuple[list[Any], str | None]:
+        run, drawn = RunFolder(tmp_path / name), list[Any]()
+        search, _ = open_search(run, space, 12, sampler_name="ehvi")
+        while True:
+            try:
+                trial = search.next_trial()
+            except StopIteration:
+                return drawn, search.gave_up
+            assert trial is not None
+            train(search, trial, 0.5 - 0.1 * abs(2 + math.log10(trial.assignment["optimizer.lr"])))
+            drawn.append(trial.assignment)
+            if len(drawn) % kill_every == 0:
+                search, _ = open_search(run, space, 12, sampler_name="ehvi")
+
+    undisturbed, reason = draws("undisturbed", 100)
+    assert reason == (
+        "The search ended after 9 of 12 trials: nothing else can be drawn from the space within the constraints."
+    )
+    assert len({str(assignment) for assignment in undisturbed}) == 9
+    assert draws("killed", 2) == (undisturbed, reason)
