@@ -262,7 +262,7 @@ def test_stop_run_on_the_site_asks_the_search_to_stop_the_trial(server: WandbSer
 
 
 def wait_for(path: Path) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         if path.exists():
             return
         time.sleep(0.05)
