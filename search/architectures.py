@@ -28,7 +28,15 @@ from trainers.choices import EXTRAS
 from trainers.config import ModelConfig, TrialConfig
 from trainers.datasets.packed import cache_folder
 from trainers.loop import resolve_device, training_shape
-from trainers.profiling import ArchitectureProfile, ProfilingError, Serving, device_name, profile_architecture
+from trainers.profiling import (
+    BUSY,
+    ArchitectureProfile,
+    ProfilingError,
+    Serving,
+    device_name,
+    others_busy,
+    profile_architecture,
+)
 from trainers.settings import ConfigError, TrialError
 
 Row = dict[str, Any]
@@ -184,6 +192,16 @@ class ArchitectureTable:
         refused = f", {broken} beyond the constraints" if broken else ""
         return f"{len(times)} architectures of {times[0]:.1f} to {times[-1]:.1f} ms on {device}{refused}"
 
+    def doubts(self) -> str | None:
+        """For people, that the machine was not idle while latency was measured; none where it was."""
+        busy = max((row[columns.OTHERS_BUSY] or 0.0 for row in self._rows.values()), default=0.0)
+        if busy <= BUSY:
+            return None
+        return (
+            f"Warning: other processes kept up to {busy:.0%} of the cores at work while latency was measured, so it "
+            "may be many times too high. It is measured anew by the next search on an idle machine."
+        )
+
     @property
     def rows(self) -> list[Row]:
         """All profiles, in the order measured."""
@@ -271,7 +289,9 @@ def _cached(work: Measurement, device: torch.device, train_threads: int | None) 
     name = f"{_hash(work.architecture)}-{_hash(json.dumps(conditions, sort_keys=True))}.json"
     file = _cache(work) / name
     if file.exists():
-        return ArchitectureProfile(**json.loads(file.read_text()))
+        known = ArchitectureProfile(**json.loads(file.read_text()))
+        if not known.disturbed or others_busy(patience_s=0) > BUSY:
+            return known
     profile = _profile(work, device, train_threads)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(file, json.dumps(dataclasses.asdict(profile)))

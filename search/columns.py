@@ -109,6 +109,8 @@ COMPILED = "compiled"
 """Whether ``torch.compile`` made the model of the latency measurement; null in older runs, where it never did."""
 TRAIN_PRECISION = "train_precision"
 """The faster precision for training this architecture, by measurement; null where only the latency was measured."""
+OTHERS_BUSY = "others_busy"
+"""Share of the machine's cores that other processes used right before the measurement; null in older runs."""
 TORCH_VERSION = "torch_version"
 """torch that was measured."""
 MEASURED_AT = "measured_at"
@@ -188,7 +190,7 @@ def architectures_schema() -> pa.Schema:
     return _schema(
         [
             (ARCHITECTURE, pa.string()),
-            *_floats((LATENCY_MS, LATENCY_P95_MS, LATENCY_SPREAD, SIZE_MB)),
+            *_floats((LATENCY_MS, LATENCY_P95_MS, LATENCY_SPREAD, SIZE_MB, OTHERS_BUSY)),
             *[(name, pa.int64()) for name in numbers],
             *[(name, pa.bool_()) for name in (COMPILED, FEASIBLE)],
             *[(name, pa.string()) for name in texts],
@@ -202,7 +204,7 @@ def latency_checks_schema() -> pa.Schema:
         [
             *[(name, pa.string()) for name in (ARCHITECTURE, DEVICE, DEVICE_NAME)],
             *[(name, pa.int64()) for name in (HEIGHT, WIDTH)],
-            *_floats((LATENCY_MS, LATENCY_P95_MS, LATENCY_SPREAD)),
+            *_floats((LATENCY_MS, LATENCY_P95_MS, LATENCY_SPREAD, OTHERS_BUSY)),
             (MEASURED_AT, _UTC),
         ]
     )

@@ -138,6 +138,7 @@ def again_row(architecture: str, profile: ArchitectureProfile) -> Row:
         columns.LATENCY_MS: profile.latency_ms,
         columns.LATENCY_P95_MS: profile.latency_p95_ms,
         columns.LATENCY_SPREAD: profile.latency_spread,
+        columns.OTHERS_BUSY: profile.others_busy,
         columns.MEASURED_AT: now(),
     }
 

@@ -127,6 +127,9 @@ def search(plan: Plan, run: RunFolder, login: Login) -> int:
     with console.status("Measuring the architectures") as status:
         running = build_search(plan, run, [view], status.update)
     say(running.architectures.summary())
+    doubts = running.architectures.doubts()
+    if doubts is not None:
+        say(doubts)
     mode = login.settle(run, say)
     # Begun only now: while architectures are measured nothing else may run.
     tracking = None if mode == "off" else Tracking(run, config.tracking, mode, say)

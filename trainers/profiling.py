@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ MIN_RUNS = 20
 """Fewest timed runs behind a latency, time permitting."""
 MIN_TIME_S = 0.5
 """Shortest total time of those runs."""
+BUSY = 0.25
+"""Share of the cores at work for others from which a latency is in doubt."""
 WINDOW = 5
 """Runs of one warm-up window."""
 STABLE = 0.03
@@ -98,6 +101,13 @@ class ArchitectureProfile:
     """As torch gives it."""
     train_precision: str | None
     """The faster precision of a training step: ``fp32`` or ``bf16``; None where none was looked for."""
+    others_busy: float | None = None
+    """Share of the machine's cores that were at work right before, when this process was not; None: not looked at."""
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other processes had a part of the machine that makes the latency doubtful."""
+        return self.others_busy is not None and self.others_busy > BUSY
 
 
 @torch.random.fork_rng()
@@ -135,6 +145,7 @@ def profile_architecture(
     device = torch.device(device)
     params, size_mb, macs = count_architecture(config, num_classes, height, width)
     model = fresh_model(config, num_classes).to(device)
+    busy = others_busy()
     times_ms = measure_latency(model, height, width, serving, budget_s)
     quartiles = np.percentile(times_ms, (25, 50, 75, 95))
     with cpu_threads(train_threads or torch.get_num_threads()):
@@ -156,7 +167,21 @@ def profile_architecture(
         compiled=serving.compiled,
         torch_version=str(torch.__version__),
         train_precision=train_precision,
+        others_busy=busy,
     )
+
+
+def others_busy(patience_s: float = 1.0) -> float:
+    """Share of the machine's cores that are at work while this process sleeps; waits a little for them to rest.
+
+    Where every step of a forward pass waits for a thread that has lost its core, latency is many times too high, and
+    evenly so: the spread of the times does not show it.
+    """
+    deadline = time.perf_counter() + patience_s
+    while True:
+        share = float(psutil.cpu_percent(interval=0.2)) / 100
+        if share <= BUSY or time.perf_counter() > deadline:
+            return share
 
 
 def fresh_model(config: ModelConfig, num_classes: int) -> nn.Module:

@@ -176,3 +176,31 @@ def test_a_run_from_before_goes_on(tmp_path: Path) -> None:
     assert [new[name] for name in NEW_COLUMNS] == ["contiguous", False]
     assert [row[columns.LATENCY_MS] for row in architectures_in(tmp_path).rows] == [5.0, 7.0]
     assert json.loads(old[columns.ARCHITECTURE])["base_channels"] == 4
+
+
+def test_latency_measured_beside_other_work_is_doubted(tmp_path: Path) -> None:
+    add_rows(tmp_path, row_of(TrialConfig(), 5.0, others_busy=0.05))
+    assert architectures_in(tmp_path).doubts() is None
+    add_rows(tmp_path, row_of(TrialConfig().replace({"model.base_channels": 8}), 400.0, others_busy=0.5))
+    assert architectures_in(tmp_path).doubts() == (
+        "Warning: other processes kept up to 50% of the cores at work while latency was measured, so it may be many "
+        "times too high. It is measured anew by the next search on an idle machine."
+    )
+
+
+def test_a_doubtful_figure_is_measured_anew_once_the_machine_is_idle(
+    calls: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = measurement(tmp_path)
+    made = vars(architectures)["profile_architecture"]
+    monkeypatch.setattr(
+        architectures,
+        "profile_architecture",
+        lambda *args, **how: dataclasses.replace(made(*args, **how), others_busy=0.5 if len(calls) == 1 else 0.0),
+    )
+    monkeypatch.setattr(architectures, "others_busy", lambda **_: 0.9)
+    assert profile_cached(work) == profile_cached(work)
+    assert len(calls) == 1, "still busy: another figure would be no better"
+    monkeypatch.setattr(architectures, "others_busy", lambda **_: 0.1)
+    assert profile_cached(work)[0].latency_ms == 2.0
+    assert profile_cached(work)[0].latency_ms == 2.0

@@ -1,6 +1,10 @@
 """Profiling: counts that agree with a built model and hand arithmetic; times that are times. No value of a clock."""
 
 import functools
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -12,12 +16,14 @@ from trainers.choices import BACKBONES
 from trainers.config import ModelConfig
 from trainers.models import build_model
 from trainers.profiling import (
+    BUSY,
     ProfilingError,
     Serving,
     count_architecture,
     device_name,
     faster_precision,
     measure_latency,
+    others_busy,
     profile_architecture,
     time_once,
     warm_up,
@@ -233,3 +239,12 @@ def test_profile_on_a_gpu() -> None:
         torch.cuda._sleep(10_000_000)  # type: ignore[no-untyped-call]
 
     assert time_once(busy, torch.device("cuda")) > 1  # the launch alone takes microseconds
+
+
+def test_the_work_of_others_is_seen() -> None:
+    spin = "while True: pass"
+    with ExitStack() as stack:
+        for _ in range(os.cpu_count() or 1):
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", spin]))
+            stack.callback(process.kill)
+        assert others_busy(patience_s=0.1) > BUSY
