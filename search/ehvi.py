@@ -85,7 +85,9 @@ class Ehvi:
         candidates = self._candidates(tried, members, chance)
         if not candidates:
             return None
-        if len(tried) < self._startup or sum(trial.miou is not None for trial in tried) < FEWEST:
+        learned = sum(trial.miou is not None for trial in tried)
+        # Failures alone, of architectures that were never measured, say neither what is good nor what it costs.
+        if len(tried) < self._startup or learned < FEWEST or not self._best(members):
             return self._balanced(candidates, tried, chance)
         chance.shuffle(candidates)  # Among equals none is preferred for its place.
         return candidates[int(np.argmax(self._worth(candidates, tried, members)))]
@@ -119,7 +121,7 @@ class Ehvi:
 
     def _best(self, members: Sequence[Tried]) -> list[Tried]:
         """The front of what completed or is expected to."""
-        rows = [trial for trial in members if trial.miou is not None]
+        rows = [trial for trial in members if trial.miou is not None and self._costs(trial.assignment) is not None]
         if not rows:
             return []
         points = np.column_stack(

@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL
 
 from search import columns
 from search.config import SamplerConfig
-from search.ehvi import Costs, Ehvi, Tried
+from search.ehvi import Cost, Costs, Ehvi, Tried, architecture_part
 from search.learning_curves import LearningCurves
 from search.space_checks import list_grid
 from search.stopping import Objectives
@@ -114,7 +114,8 @@ class Sampler:
             self._study.enqueue_trial(space.enqueued(point))
         self._live: dict[str, Trial] = {}
         self._curves = LearningCurves(epochs)
-        self._model = Ehvi(space, costs, config.startup_trials, seed) if config.name == "ehvi" else None
+        known_costs = _with_earlier(costs, earlier)
+        self._model = Ehvi(space, known_costs, config.startup_trials, seed) if config.name == "ehvi" else None
         self._assignments: dict[int, Assignment] = {}
 
     def report(self, trial_id: str, epoch: int, objectives: Objectives) -> None:
@@ -236,6 +237,18 @@ def build_sampler(config: SamplerConfig, seed: int) -> BaseSampler:
         if config.name == "nsga2":
             return NSGAIISampler(seed=seed)
     return RandomSampler(seed=seed)
+
+
+def _with_earlier(costs: Costs, earlier: Sequence[Earlier]) -> Costs:
+    """``costs``, and where an architecture was not measured in this search, what an earlier one measured."""
+    known = {
+        architecture_part(trial.assignment): Cost(
+            trial.objectives[columns.LATENCY_MS], trial.objectives[columns.SIZE_MB]
+        )
+        for trial in earlier
+        if trial.objectives
+    }
+    return lambda assignment: costs(assignment) or known.get(architecture_part(assignment))
 
 
 def _as_told(space: Space, earlier: Earlier) -> FrozenTrial:

@@ -131,6 +131,13 @@ def test_failures_keep_away_from_where_they_happened() -> None:
     assert near == []
 
 
+def test_failures_of_unmeasured_architectures_alone_leave_it_to_chance() -> None:
+    failed = [
+        Tried({"model.architecture": "fcn", "optimizer.lr": 10.0**-rate}, 0.0, 0.2, False) for rate in (2, 3, 4, 5)
+    ]
+    assert Ehvi(SPACE, lambda _: None, 2, 0).propose([*failed, *failed]) is not None
+
+
 def test_points_are_scaled_as_values_are_drawn() -> None:
     space = Space.from_dict(
         "scales",

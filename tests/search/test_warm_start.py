@@ -357,6 +357,19 @@ def test_tpe_knows_from_its_first_draw_where_the_good_ones_are() -> None:
     assert sum(ask(sampler).assignment["optimizer.lr"] > 0.7 for _ in range(8)) >= 6
 
 
+def test_the_model_knows_what_an_earlier_search_measured(tmp_path: Path) -> None:
+    choices = {"model.base_channels": {"values": [4, 8]}, "optimizer.lr": LINE}
+    space = Space.from_dict("pair", {"parameters": choices})
+    told = [
+        Earlier(f"a/t{number}", {"model.base_channels": 4, "optimizer.lr": number / 20}, VALUES, {})
+        for number in range(20)
+    ]
+    config = SamplerConfig(name="ehvi")
+    sampler = Sampler(tmp_path / "optuna.db", space, config, 0, epochs=2, costs=lambda _: None, earlier=told)
+    draws = [ask(sampler) for _ in range(3)]
+    assert [draw.trial_id for draw in draws] == ["t0000", "t0001", "t0002"]
+
+
 def test_nsga2_breeds_from_what_is_known() -> None:
     tens = {"values": list(range(1, 11))}
     names = ("model.base_channels", "training.batch_size", "training.seed", "training.epochs")
