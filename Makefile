@@ -4,17 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow test-cluster lint bench clean
 
 demo: $(READY)  ## a real search on the built-in data set, in minutes and without an account
 	$(BIN)/python -m search.run num_trials=12
 
 test: $(READY)  ## the tests, in less than ten minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not alone"
-	$(BIN)/python -m pytest -m "alone and not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not cluster and not alone"
+	$(BIN)/python -m pytest -m "alone and not slow and not cluster"
 
 test-slow: $(READY)  ## the proofs that take longer
 	$(BIN)/python -m pytest -m slow --timeout 1800  # the last -m wins over the one in pyproject.toml
+
+test-cluster: $(READY)  ## nodes that come and go, kills, full disks, Slurm: under 25 minutes on two cores
+	$(BIN)/python -m pytest -m cluster --timeout 900
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ pytest_plugins = "search_fixtures"
 
 pytestmark = pytest.mark.alone
 
-START = [*SETTINGS, "run=broken", "num_trials=5", "training.epochs=6", "scheduler.name=asha", "scheduler.eta=2"]
+START = [*SETTINGS, "run=broken", "num_trials=9", "training.epochs=6", "scheduler.name=asha", "scheduler.eta=2"]
 
 
 def some_trial_ended(run_folder: RunFolder) -> bool:
@@ -63,8 +63,8 @@ def test_a_search_that_is_killed_and_interrupted_goes_on_where_it_was_and_furthe
     assert (killed.report / "index.html").exists()
     assert server.sweeps[str(place_of(killed).sweep_id)].state == "PAUSED"
 
-    assert run(workplace, "resume=broken", "num_trials=6")[0] == 0
-    assert_sound(killed, 6, 6)
+    assert run(workplace, "resume=broken", "num_trials=10")[0] == 0
+    assert_sound(killed, 10, 6)
     assert {trial_id: ended(killed)[trial_id] for trial_id in trials} == trials
     assert {key: reported(killed)[key] for key in epochs} == epochs
     assert_on_wandb(server, killed)
@@ -79,7 +79,7 @@ def test_killed_trial_process_goes_on_from_its_checkpoint(workplace: Path) -> No
         os.kill(actors[0], signal.SIGKILL)
         printed, _ = process.communicate(timeout=240)
     assert process.returncode == 0, printed
-    assert_sound(RunFolder(workplace / "runs" / "bereft"), 5, 6)
+    assert_sound(RunFolder(workplace / "runs" / "bereft"), 9, 6)
 
 
 def descends(pid: int, ancestor: int) -> bool:
