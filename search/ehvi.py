@@ -7,7 +7,6 @@ expected to grow the most.
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +27,7 @@ CANDIDATES = 1_000
 NEIGHBOURS = 20
 """Further ones beside each member of the front: the same but for one parameter."""
 MARGIN = 1.1
-"""The corner of the hypervolume lies this far beyond the largest latency and size, its ideal below the least."""
+"""The corner of the hypervolume lies this far beyond the largest latency and size."""
 ARCHITECTURE = ("model.", "data.")
 """Paths of the parameters that latency and size depend on."""
 
@@ -64,9 +63,10 @@ class Ehvi:
     """Expected hypervolume improvement (Emmerich, Giannakoglou and Naujoks 2006, "Single- and multiobjective
     evolutionary optimization assisted by Gaussian random field metamodels") with known costs.
 
-    Hypervolume is taken over mIoU and the logarithms of latency and size: each halving of a cost counts the same, be it
-    of a fast model or of a slow one. Trials that run count as if they had ended as expected, so those drawn meanwhile
-    differ. No configuration is proposed twice, and none whose architecture is known to break a constraint.
+    Hypervolume is that of the report, linear in all objectives. (A search for that over the logarithms of latency and
+    size was behind in every replay, and by its own measure not ahead.) Trials that run count as if they had ended as
+    expected, so those drawn meanwhile differ. No configuration is proposed twice, and none whose architecture is known
+    to break a constraint.
     """
 
     def __init__(self, space: Space, costs: Costs, startup_trials: int, seed: int) -> None:
@@ -144,21 +144,20 @@ class Ehvi:
         return chance.choice([item for item in candidates if architecture_part(item) == chosen])
 
     def _scaled(self, assignments: Sequence[Assignment], tried: Sequence[Tried]) -> Floats:
-        """Logarithms of latency and size between 0, a little below the least known, and 1, a little above the largest.
+        """Latency and size as shares of the corner's, which lies a little beyond the largest known ones.
 
         An architecture that was not measured counts as the most similar one that was; shape ``(len(assignments), 2)``.
         """
         items = [*assignments, *(trial.assignment for trial in tried)]
         examples = {architecture_part(item): item for item in items}
         known = self._known_costs(items)
-        logs = {key: np.log([cost.latency_ms, cost.size_mb]) for key, cost in known.items()}
+        costs = {key: np.array([cost.latency_ms, cost.size_mb]) for key, cost in known.items()}
+        corner = MARGIN * np.max([costs[key] for key, cost in known.items() if cost.feasible], axis=0)
         places = self._architectures([examples[key] for key in known])
         for key in examples.keys() - known.keys():
             away = np.abs(places - self._architectures([examples[key]])).sum(axis=1)
-            logs[key] = logs[list(known)[int(away.argmin())]]
-        feasible = np.array([logs[key] for key, cost in known.items() if cost.feasible])
-        low, high = feasible.min(axis=0) - math.log(MARGIN), feasible.max(axis=0) + math.log(MARGIN)
-        scaled: Floats = (np.array([logs[architecture_part(item)] for item in assignments]) - low) / (high - low)
+            costs[key] = costs[list(known)[int(away.argmin())]]
+        scaled: Floats = np.array([costs[architecture_part(item)] for item in assignments]) / corner
         return scaled
 
     def _known_costs(self, assignments: Iterable[Assignment]) -> Mapping[str, Cost]:

@@ -55,7 +55,7 @@ def test_draws_gather_where_the_front_grows(seed: int) -> None:
     assert max(Counter(map(architecture_part, drawn[:8])).values()) == 2, "four architectures take turns at first"
     chosen = Counter(item["model.architecture"] for item in drawn[8:])
     assert chosen["fcn"] <= 3, "slower, larger and worse than another one: hardly tried again"
-    assert chosen["unet"] >= 3, "the fast one and the good one both are"
+    assert chosen["unet"] >= 2, "the fast one and the good one both are, the one with more to win more often"
     assert chosen["deeplab"] >= 3
     away = [abs(math.log10(item["optimizer.lr"]) + 3) for item in drawn]
     assert np.median(away[16:]) < 0.5 * np.median(away[:8]), "and near the best learning rate"
