@@ -1,31 +1,38 @@
-"""Can a latency be trusted? Measured twice with nothing else running, and as it would be among running trials.
+"""Can a latency be trusted? Measured again and again with nothing else running, and among running trials.
 
-``python tests/benchmarks/latency.py`` needs an idle machine. It measures every architecture in turn, first alone, then
-beside one training trial, beside two, and alone again, so that the two lone measurements lie as far apart as any. Each
-line is one architecture: ``again_over_first`` is the ratio of its two lone medians, ``beside_N_over_alone`` that of its
-median beside N trials to the mean of those. The last line has the extremes over all. Trials train on one thread each,
-as in a search on a machine without a GPU; the measured model has all cores, as in a search.
+``python tests/benchmarks/latency.py`` needs an idle machine. It measures every architecture in turn, several rounds of
+them alone, then one round beside one training trial, and one beside two. Each line is one architecture:
+``alone_over_least`` has its lone medians over the least of them, ``machine_over_least`` the same of a convolution that
+is timed right before and after each, and ``beside_N_over_alone`` its median beside N trials over the median of the
+lone ones. The convolution tells the machine from the measurement: a virtual machine whose cores are at times two
+threads of one real core, as the host places them, is up to three times as slow then, which no process on it can see.
+The last line has the worst of all, and the worst of those pairs of lone medians between which the machine itself
+changed by at most 5 %. Trials train on one thread each, as in a search on a machine without a GPU; the measured model
+has all cores, as in a search, or ``--threads``.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from trainers.config import ModelConfig, TrialConfig
 from trainers.datasets import open_dataset
 from trainers.loop import train
-from trainers.profiling import Serving, device_name, profile_architecture
+from trainers.profiling import Serving, device_name, profile_architecture, time_once
 
 HEIGHT, WIDTH, NUM_CLASSES = 96, 128, 8
 DEEPLAB = {"architecture": "deeplab", "decoder_channels": 64, "output_stride": 16}
@@ -49,6 +56,10 @@ TRIAL = TrialConfig().replace(
     }
 )
 """What trains beside the measurements, until it is ended."""
+MACHINE_RUNS = 100
+"""Of the convolution, behind each look at the machine."""
+SAME = 1.05
+"""The machine counts as the same while the convolution's times differ by no more."""
 START_S = 300.0
 """Longest wait for the first epochs of the trials beside."""
 
@@ -81,54 +92,103 @@ def trials_beside(count: int) -> Iterator[None]:
                 process.join()
 
 
-def medians_ms(names: Sequence[str]) -> dict[str, float]:
+@dataclass(frozen=True)
+class Measured:
+    """One latency, and how fast the machine was meanwhile."""
+
+    latency_ms: float
+    machine_ms: float
+
+
+def measure(names: Sequence[str]) -> dict[str, Measured]:
     """The latency of each architecture, as a search measures it."""
-    return {
-        name: profile_architecture(
-            ModelConfig(**ARCHITECTURES[name]), NUM_CLASSES, HEIGHT, WIDTH, "cpu", serving=Serving()
-        ).latency_ms
-        for name in names
-    }
+    return {name: measure_one(ModelConfig(**ARCHITECTURES[name])) for name in names}
+
+
+def measure_one(model: ModelConfig) -> Measured:
+    """One architecture, between two looks at the machine."""
+    before_ms = machine_ms()
+    profile = profile_architecture(model, NUM_CLASSES, HEIGHT, WIDTH, "cpu", serving=Serving())
+    return Measured(profile.latency_ms, (before_ms + machine_ms()) / 2)
+
+
+def machine_ms() -> float:
+    """Median time of a fixed convolution."""
+    convolution, images = torch.nn.Conv2d(32, 32, 3, padding=1), torch.randn(1, 32, HEIGHT, WIDTH)
+
+    @torch.inference_mode()
+    def run() -> None:
+        convolution(images)
+
+    times_ms = [time_once(run, torch.device("cpu")) for _ in range(MACHINE_RUNS)]
+    return float(np.median(times_ms))
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architectures", type=int, default=len(ARCHITECTURES), help="how many of the list")
+    parser.add_argument("--rounds", type=int, default=5, help="lone measurements of each")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the measured model")
     parser.add_argument("--trials", type=int, nargs="*", default=[1, 2], help="numbers of trials beside")
     arguments = parser.parse_args()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(arguments.threads)
     open_dataset(TRIAL.data)  # Packed here, once.
     names = list(ARCHITECTURES)[: arguments.architectures]
-    alone = [medians_ms(names)]
-    beside: dict[int, dict[str, float]] = {}
+    alone = [measure(names) for _ in range(arguments.rounds)]
+    beside: dict[int, dict[str, Measured]] = {}
     for count in arguments.trials:
         with trials_beside(count):
-            beside[count] = medians_ms(names)
-    alone.append(medians_ms(names))
+            beside[count] = measure(names)
 
-    lines = [figures(name, alone, beside) for name in names]
     about = {"benchmark": "latency", "device": device_name("cpu")}
-    for line in lines:
-        print(json.dumps(about | line))
-    ratios = [key for key in lines[0] if "_over_" in key]
-    print(
-        json.dumps(
-            about | {key: [min(line[key] for line in lines), max(line[key] for line in lines)] for key in ratios}
-        )
-    )
+    for name in names:
+        print(json.dumps(about | figures(name, alone, beside)))
+    print(json.dumps(about | extremes(names, alone, beside)))
 
 
-def figures(name: str, alone: Sequence[dict[str, float]], beside: dict[int, dict[str, float]]) -> dict[str, Any]:
+def figures(name: str, alone: Sequence[dict[str, Measured]], beside: dict[int, dict[str, Measured]]) -> dict[str, Any]:
     """The line of one architecture."""
-    first_ms, again_ms = (medians[name] for medians in alone)
-    both_ms = (first_ms + again_ms) / 2
-    ratios = {f"beside_{count}_over_alone": round(medians[name] / both_ms, 3) for count, medians in beside.items()}
+    latencies = np.array([measured[name].latency_ms for measured in alone])
+    machine = np.array([measured[name].machine_ms for measured in alone])
+    usual_ms = float(np.median(latencies))
     return {
         "architecture": name,
-        "alone_ms": round(both_ms, 3),
-        "again_over_first": round(again_ms / first_ms, 3),
-    } | ratios
+        "alone_ms": round(usual_ms, 3),
+        "alone_over_least": (latencies / latencies.min()).round(3).tolist(),
+        "machine_over_least": (machine / machine.min()).round(3).tolist(),
+    } | {
+        f"beside_{count}_over_alone": round(measured[name].latency_ms / usual_ms, 3)
+        for count, measured in beside.items()
+    }
+
+
+def extremes(
+    names: Sequence[str], alone: Sequence[dict[str, Measured]], beside: dict[int, dict[str, Measured]]
+) -> dict[str, Any]:
+    """The worst of all lines."""
+    pairs = [pair for name in names for pair in itertools.combinations([round_[name] for round_ in alone], 2)]
+    same = [pair for pair in pairs if apart(*(each.machine_ms for each in pair)) <= SAME]
+    line: dict[str, Any] = {
+        "worst_pair": worst(pairs),
+        "pairs": len(pairs),
+        "worst_pair_on_the_same_machine": worst(same),
+        "pairs_on_the_same_machine": len(same),
+    }
+    for count, measured in beside.items():
+        ratios = [measured[name].latency_ms / np.median([each[name].latency_ms for each in alone]) for name in names]
+        line[f"beside_{count}_over_alone"] = [round(min(ratios), 3), round(max(ratios), 3)]
+    return line
+
+
+def worst(pairs: Sequence[tuple[Measured, Measured]]) -> float | None:
+    """Of the two latencies of a pair, how many times the larger is the smaller; none where there are no pairs."""
+    return round(max(apart(*(each.latency_ms for each in pair)) for pair in pairs), 3) if pairs else None
+
+
+def apart(first: float, second: float) -> float:
+    """How many times the larger is the smaller."""
+    return max(first, second) / min(first, second)
 
 
 if __name__ == "__main__":
