@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class ClusterError(ValueError):
@@ -15,3 +15,7 @@ class Node:
 
     cpus: int
     gpus: int
+    name: str = field(default="", compare=False)
+    """Host name."""
+    node_id: str = field(default="", compare=False)
+    """Ray's."""

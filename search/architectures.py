@@ -16,8 +16,12 @@ from typing import Any, TypeVar
 
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.connect import alive_nodes
+from cluster.nodes import ClusterError
 from search import columns
+from search.capacity import Patience
 from search.config import ConstraintsConfig, LatencyConfig
 from search.ehvi import ARCHITECTURE, Cost, Costs
 from search.files import write_text_atomically
@@ -28,6 +32,7 @@ from trainers.choices import EXTRAS
 from trainers.config import ModelConfig, TrialConfig
 from trainers.datasets.packed import cache_folder
 from trainers.loop import resolve_device, training_shape
+from trainers.memory import device_memory_mb, training_memory_mb
 from trainers.profiling import (
     BUSY,
     ArchitectureProfile,
@@ -88,8 +93,11 @@ class ArchitectureTable:
         share: Share,
         node_cpus: int,
         num_classes: int,
+        patience: Patience | None = None,
     ) -> None:
+        """``patience``: told while a measurement waits for a node; without it nobody is."""
         self._table = table
+        self._patience = patience
         self._latency = latency
         self._constraints = constraints
         self._share, self._node_cpus = share, node_cpus
@@ -137,11 +145,16 @@ class ArchitectureTable:
 
         Raises:
             ConfigError: an architecture cannot be measured as the settings say.
+            ClusterError: no node could, or the process that did died.
         """
         missing = {_key(trial): trial for trial in trials if _key(trial) not in self._rows}
         for count, (key, trial) in enumerate(missing.items(), start=1):
             say(f"Measuring architecture {count} of {len(missing)}: {describe_architecture(key[0])}")
-            profiles = self.run_task(profile_cached, trial, claim=claim)
+            try:
+                profiles = self.run_task(profile_cached, trial, claim=claim)
+            except ray.exceptions.RayError as error:
+                what = describe_architecture(key[0])
+                raise ClusterError(f"The process that measured {what} died: {str(error).splitlines()[-1]}") from error
             reason = self.reason(dataclasses.asdict(profiles[0]))
             for profile in profiles:
                 self._add(key, profile, reason)
@@ -162,10 +175,17 @@ class ArchitectureTable:
             ray.exceptions.RayError: the task's process died, or there is no answer after ``timeout_s``.
         """
         gpus = 1 if self._share.gpus and self._latency.device != "cpu" else 0
-        remote = ray.remote(task).options(num_cpus=self._node_cpus if claim else 0, num_gpus=gpus, max_retries=2)
+        if claim:
+            place: dict[str, Any] = {"num_cpus": self._node_cpus, "num_gpus": gpus}
+        else:  # An idle actor holds the GPU; what claims none of them sees them all.
+            node = max(alive_nodes(), key=lambda node: (node.gpus, node.cpus))
+            place = {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node.node_id, soft=not gpus)}
+        remote = ray.remote(task).options(**place, max_retries=2)
         work = Measurement(trial, self._num_classes, self._latency, self._node_cpus, self._share.cpus)
         reference = remote.remote(work, *given)
         try:
+            if self._patience is not None and timeout_s is None:
+                self._patience.await_node(reference, Share(self._node_cpus, gpus, 1))
             found: _Found = ray.get(reference, timeout=timeout_s)
         except ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, TrialError) else error from None
@@ -286,6 +306,8 @@ def _cached(work: Measurement, device: torch.device, train_threads: int | None) 
         "device": device_name(device),
         "torch": torch.__version__,
     }
+    if device.type == "cuda":
+        conditions["memory"] = columns.TRAIN_MEMORY_MB  # Profiles of before it was measured do not count.
     name = f"{_hash(work.architecture)}-{_hash(json.dumps(conditions, sort_keys=True))}.json"
     file = _cache(work) / name
     if file.exists():
@@ -293,6 +315,8 @@ def _cached(work: Measurement, device: torch.device, train_threads: int | None) 
         if not known.disturbed or others_busy(patience_s=0) > BUSY:
             return known
     profile = _profile(work, device, train_threads)
+    if device.type == "cuda" and train_threads:
+        profile = dataclasses.replace(profile, **_memory(work, device, profile.train_precision or "fp32"))
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(file, json.dumps(dataclasses.asdict(profile)))
     return profile
@@ -316,6 +340,15 @@ def _profile(work: Measurement, device: torch.device, train_threads: int | None)
             f"latency.compile=true, but for {describe_architecture(work.architecture)} {error} Install what it lacks "
             "(on a CPU a C++ compiler, g++) where latency is measured, or use latency.compile=false."
         ) from error
+
+
+def _memory(work: Measurement, device: torch.device, precision: str) -> dict[str, Any]:
+    """The fields of a profile that say what a GPU must hold."""
+    return {
+        columns.TRAIN_MEMORY_MB: training_memory_mb(work.trial, work.num_classes, precision, device),
+        columns.TRAIN_BATCH: work.trial.training.batch_size,
+        columns.DEVICE_MEMORY_MB: device_memory_mb(device),
+    }
 
 
 def _cache(work: Measurement) -> Path:

@@ -109,6 +109,12 @@ COMPILED = "compiled"
 """Whether ``torch.compile`` made the model of the latency measurement; null in older runs, where it never did."""
 TRAIN_PRECISION = "train_precision"
 """The faster precision for training this architecture, by measurement; null where only the latency was measured."""
+TRAIN_MEMORY_MB = "train_memory_mb"
+"""Memory on the GPU of a process that trains this architecture, in 10^6 bytes; null on a CPU and in older runs."""
+TRAIN_BATCH = "train_batch"
+"""Images of the training step that was measured; null where none was."""
+DEVICE_MEMORY_MB = "device_memory_mb"
+"""Memory of the GPU, in 10^6 bytes; null on a CPU and in older runs."""
 OTHERS_BUSY = "others_busy"
 """Share of the machine's cores that other processes used right before the measurement; null in older runs."""
 TORCH_VERSION = "torch_version"
@@ -186,11 +192,12 @@ def trials_schema(parameters: Mapping[str, pa.DataType], classes: Sequence[str])
 def architectures_schema() -> pa.Schema:
     """Schema of ``architectures``: one row a profiled (architecture, device)."""
     texts = (DEVICE, DEVICE_NAME, PRECISION, MEMORY_FORMAT, TRAIN_PRECISION, TORCH_VERSION, REASON)
-    numbers = (PARAMS, MACS, BATCH, HEIGHT, WIDTH)
+    numbers = (PARAMS, MACS, BATCH, HEIGHT, WIDTH, TRAIN_BATCH)
+    measured = (LATENCY_MS, LATENCY_P95_MS, LATENCY_SPREAD, SIZE_MB, OTHERS_BUSY, TRAIN_MEMORY_MB, DEVICE_MEMORY_MB)
     return _schema(
         [
             (ARCHITECTURE, pa.string()),
-            *_floats((LATENCY_MS, LATENCY_P95_MS, LATENCY_SPREAD, SIZE_MB, OTHERS_BUSY)),
+            *_floats(measured),
             *[(name, pa.int64()) for name in numbers],
             *[(name, pa.bool_()) for name in (COMPILED, FEASIBLE)],
             *[(name, pa.string()) for name in texts],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from yaml import YAMLError
 
 from search.config import DATA_DEFAULTS, SearchConfig
 from search.errors import errors_in_one_line
-from search.run_folder import RunFolder, find_run
+from search.run_folder import RunFolder
+from search.storage import check_storage
+from search.stored_run import find_stored_run
 from spaces import shipped_spaces
-from trainers.settings import ConfigError, schema, setting_names, unknown_setting
+from trainers.settings import ConfigError, read_settings, schema, setting_names, unknown_setting
 
 HELP = """\
 Search architectures and hyperparameters of semantic segmentation; ends in a Pareto front and a report.
@@ -36,6 +39,8 @@ Settings people change
   run=NAME                       name of the run; default: space and time
   resume=NAME                    continue an interrupted run under its own settings
   resume=NAME num_trials=N       extend a finished run to N trials
+  storage=s3://BUCKET/FOLDER     copy the run there while it goes on; keys come from the environment
+  resume=NAME storage=URI        continue it on any machine that reaches the storage
   warm_start=NAME[,NAME ...]     let the sampler learn from earlier runs before its first draw
   data.root=DIR                  where the data set lies (every set but scenes)
   data.height=96 data.width=128  size that images are packed and trained at
@@ -43,6 +48,9 @@ Settings people change
   training.batch_size=16         images per step
   resources.cpus_per_trial=N     default: 1 on a CPU machine, else the GPU's share of the cores
   resources.gpus_per_trial=0.5   several trials per GPU; default: 1 where there is a GPU
+  resources.gpus_per_trial=auto  the part of a GPU that the memory of each architecture needs
+  resources.workers_per_trial=4  processes that train one trial together, each with what the two above say
+  cluster.patience_s=3600        end after so long without room for a trial; default: wait
   constraints.latency_ms=20      never train what is slower (also size_mb, params)
   scheduler.name=asha            or pareto_asha, none; default: front, which stops what would end dominated
   scheduler.grace_epochs=1       epochs that every trial has; of halving also scheduler.eta, scheduler.brackets
@@ -58,6 +66,7 @@ Examples
 
 
 Settings = TypeVar("Settings")
+_DIRECTIVE = re.compile(r"^#\s*@package.*|^defaults\s*:", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +77,25 @@ class RunChoice:
     """Name of the run, by default the latest."""
     runs: str = "runs"
     """Folder of all runs."""
+    storage: str | None = None
+    """Storage to bring the run from; none where it lies in ``runs`` already."""
+
+    def __post_init__(self) -> None:
+        if self.storage is not None:
+            check_storage(self.storage)
 
     def find(self) -> RunFolder:
         """The run.
 
         Raises:
             RunError: there is none.
+            StorageError: the storage cannot be read.
         """
-        return find_run(Path(self.runs), self.run)
+        return self.find_named(self.run)
+
+    def find_named(self, name: str | None) -> RunFolder:
+        """:meth:`find` for the run ``name``."""
+        return find_stored_run(Path(self.runs), name, self.storage)
 
 
 def quiet_hydra(name: str, text: str) -> dict[str, Any]:
@@ -130,13 +150,16 @@ def run_command(
 
 
 def quoted_lists(arguments: Sequence[str]) -> list[str]:
-    """``key=a,b`` as one text: Hydra takes it for two jobs, and these commands for one that takes both."""
+    """``key=a,b`` as one text: Hydra takes it for two jobs, and these commands for one that takes both.
+
+    So with the parameters of a URI, which mean something else to Hydra.
+    """
     return [_quoted(argument) for argument in arguments]
 
 
 def _quoted(argument: str) -> str:
     key, equals, value = argument.partition("=")
-    plain = equals and "," in value and not argument.startswith("-") and not set(value) & set("'\"[{")
+    plain = equals and set(value) & set(",?") and not argument.startswith("-") and not set(value) & set("'\"[{")
     return f"{key}='{value}'" if plain else argument
 
 
@@ -183,6 +206,9 @@ def _check_config_dir(arguments: Sequence[str]) -> None:
     folder = parser.parse_known_args(arguments)[0].config_dir
     for file in [] if folder is None else sorted(folder.rglob("*.yaml")):
         try:
-            OmegaConf.load(file)
+            read_settings(file)
         except (OSError, UnicodeDecodeError, YAMLError) as error:
             raise ConfigError(f"{file} is not YAML: {error}") from error
+        # Hydra would put the content elsewhere, even among its own settings, or add other files.
+        if file.parent.name == "space" and (found := _DIRECTIVE.search(file.read_text(encoding="utf-8"))):
+            raise ConfigError(f"{file} must describe a space and nothing else; got {found[0]!r}.")

@@ -14,12 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from search.cluster_config import ClusterConfig, ResourcesConfig
+from search.files import write_text_atomically
 from search.run_folder import find_run
 from search.space_checks import check_effect, check_reads, check_values, list_grid
 from search.stopping import rung_epochs
+from search.storage import check_storage
+from search.stored_run import find_stored_run, is_stored
 from spaces import Space, SpaceError
 from trainers.config import DataConfig, TrialConfig
-from trainers.settings import ConfigError, choose, require, schema, setting_names
+from trainers.settings import ConfigError, choose, read_settings, require, schema, setting_names
 
 SAMPLERS = ("ehvi", "tpe", "nsga2", "gp", "random", "grid")
 STOPPED_AS = ("constraint", "as_is", "left_out", "extrapolated")
@@ -27,7 +31,7 @@ SCHEDULERS = ("front", "asha", "pareto_asha", "none")
 TRACKING_MODES = ("auto", "online", "offline", "off")
 SET_BY_SPACE = ("num_trials", "repeats", "sampler", "scheduler")
 """Settings of the search that a space may preset under ``search``, because its question needs them."""
-CHANGEABLE = ("num_trials", "cluster", "resources", "tracking")
+CHANGEABLE = ("num_trials", "cluster", "resources", "tracking", "storage")
 """Settings that may differ when a run goes on; all others are the run's own."""
 DATA_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "scenes": {},
@@ -101,26 +105,6 @@ class SchedulerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResourcesConfig:
-    """What one trial may use; unset values are found from the machine."""
-
-    cpus_per_trial: int | None = None
-    """CPU cores, also the trial's number of threads."""
-    gpus_per_trial: float | None = None
-    """GPUs; below 1 several trials share one."""
-    max_concurrent_trials: int | None = None
-    """At most this many trials at a time; none lets the cluster decide."""
-
-    def __post_init__(self) -> None:
-        cpus, gpus, trials = self.cpus_per_trial, self.gpus_per_trial, self.max_concurrent_trials
-        require(cpus is None or cpus >= 1, "resources.cpus_per_trial", "at least 1", cpus)
-        whole = gpus is None or 0 <= gpus <= 1 or float(gpus).is_integer()
-        require(whole and (gpus is None or gpus >= 0), "resources.gpus_per_trial", "0 to 1, or whole", gpus)
-        require(gpus is None or gpus <= 1, "resources.gpus_per_trial", "at most 1 (a trial trains on one GPU)", gpus)
-        require(trials is None or trials >= 1, "resources.max_concurrent_trials", "at least 1", trials)
-
-
-@dataclass(frozen=True, kw_only=True)
 class ConstraintsConfig:
     """Hard limits: an architecture beyond one is never trained."""
 
@@ -187,21 +171,6 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterConfig:
-    """Where the trials run."""
-
-    name: str = "local"
-    """``local`` (this machine) or ``address`` (a running Ray cluster)."""
-    address: str | None = None
-    """Of ``address``: ``auto`` or ``<host>:<port>``."""
-
-    def __post_init__(self) -> None:
-        choose("cluster.name", self.name, ("local", "address"))
-        given = self.address is not None
-        require(given == (self.name == "address"), "cluster.address", "set exactly when cluster=address", self.address)
-
-
-@dataclass(frozen=True, kw_only=True)
 class SearchConfig(TrialConfig):
     """All settings of a search; those of :class:`TrialConfig` are what trials have before the space varies them."""
 
@@ -218,6 +187,10 @@ class SearchConfig(TrialConfig):
     """Seed of the sampler."""
     runs: str = "runs"
     """Folder of all runs."""
+    storage: str | None = None
+    """Where the run is copied to while it goes on, below its name: ``s3://<bucket>/<folder>``, or whatever else pyarrow
+    opens by URI or absolute path; none keeps it in ``runs`` alone. It holds no secret: keys come from the
+    environment."""
     run: str | None = None
     """Name of the run, by default space and time."""
     resume: str | None = None
@@ -240,6 +213,8 @@ class SearchConfig(TrialConfig):
         require(self.num_trials >= 1, "num_trials", "at least 1", self.num_trials)
         require(self.repeats >= 1, "repeats", "at least 1", self.repeats)
         require(0 <= self.seed < 2**31, "seed", "in [0, 2^31)", self.seed)
+        if self.storage is not None:
+            check_storage(self.storage)
 
     @property
     def earlier_runs(self) -> list[str]:
@@ -341,9 +316,23 @@ def continued(config: SearchConfig, given: Collection[str]) -> SearchConfig:
             f"Only {', '.join(CHANGEABLE)} may change."
         )
     runs = Path(config.runs).expanduser().absolute()
-    own = load_config(find_run(runs, config.resume).config)
+    own = _own_settings(runs, config, given)
     changes: dict[str, Any] = {name: getattr(config, name) for name in CHANGEABLE if _named(name, given)}
     return dataclasses.replace(own, runs=str(runs), **changes)
+
+
+def _own_settings(runs: Path, config: SearchConfig, given: Collection[str]) -> SearchConfig:
+    """Those of the run that ``config.resume`` names, once its folder has what its storage has."""
+    name, storage = config.resume, config.storage
+    if not _named("storage", given):
+        storage = load_config(find_run(runs, name).config).storage
+    own = load_config(find_stored_run(runs, name, storage).config)
+    if own.storage is not None and not (storage and is_stored(storage, str(name))):
+        raise ConfigError(
+            f"storage must be {own.storage}, where run {name!r} has its checkpoints, or a place that all of it was "
+            f"copied to; got {storage}."
+        )
+    return own
 
 
 def _named(name: str, given: Collection[str]) -> bool:
@@ -366,7 +355,7 @@ def load_config(path: Path) -> SearchConfig:
         ConfigError: the file is absent, or holds something else.
     """
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(schema(SearchConfig), OmegaConf.load(path)))
+        config = OmegaConf.to_object(OmegaConf.merge(schema(SearchConfig), read_settings(path)))
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path} does not hold the settings of a run: {error}") from error
     assert isinstance(config, SearchConfig)
@@ -374,5 +363,5 @@ def load_config(path: Path) -> SearchConfig:
 
 
 def save_config(config: SearchConfig, path: Path) -> None:
-    """Write what :func:`load_config` reads."""
-    OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), path)
+    """Write what :func:`load_config` reads: whole or not at all, as a run without its settings cannot be continued."""
+    write_text_atomically(path, OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config))))

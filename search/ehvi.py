@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import moocore
 import numpy as np
 
 from search.encoding import Encoding, identity
 from search.improvement import Floats, expected_improvement
-from search.surrogate import Surrogate
+from search.surrogate import MOST, Surrogate
 from spaces import Assignment, Space
 
 FEWEST = 4
@@ -58,6 +59,16 @@ class Tried:
     member: bool = True
     """Whether it has a place on the front, or may get one: it completed, or it runs."""
 
+    @cached_property
+    def identity(self) -> str:
+        """See :func:`search.encoding.identity`."""
+        return identity(self.assignment)
+
+    @cached_property
+    def architecture(self) -> str:
+        """See :func:`architecture_part`."""
+        return architecture_part(self.assignment)
+
 
 class Ehvi:
     """Expected hypervolume improvement (Emmerich, Giannakoglou and Naujoks 2006, "Single- and multiobjective
@@ -74,6 +85,8 @@ class Ehvi:
         self._encoding = Encoding(space)
         self._architectures = Encoding(space, ARCHITECTURE)
         self._all = space.enumerate(limit=CANDIDATES)
+        self._measured: dict[str, Cost] = {}
+        """Architecture to its cost, as far as it was asked for in this draw."""
 
     def propose(self, tried: Sequence[Tried]) -> Assignment | None:
         """The next configuration; none when all of a finite space were tried or are infeasible.
@@ -81,51 +94,64 @@ class Ehvi:
         Depends on ``tried`` and the seed alone, so a search that was interrupted goes on as it would have.
         """
         chance = random.Random(f"{self._seed}/{len(tried)}")
+        self._measured.clear()
         members = [trial for trial in tried if trial.member]
-        candidates = self._candidates(tried, members, chance)
+        front = self._best(members)
+        candidates = self._candidates(tried, front, chance)
         if not candidates:
             return None
         learned = sum(trial.miou is not None for trial in tried)
         # Failures alone, of architectures that were never measured, say neither what is good nor what it costs.
-        if len(tried) < self._startup or learned < FEWEST or not self._best(members):
+        if len(tried) < self._startup or learned < FEWEST or not front:
             return self._balanced(candidates, tried, chance)
         chance.shuffle(candidates)  # Among equals none is preferred for its place.
-        return candidates[int(np.argmax(self._worth(candidates, tried, members)))]
+        return candidates[int(np.argmax(self._worth(candidates, tried, members, front)))]
 
-    def _worth(self, candidates: Sequence[Assignment], tried: Sequence[Tried], members: Sequence[Tried]) -> Floats:
+    def _worth(
+        self, candidates: Sequence[Assignment], tried: Sequence[Tried], members: Sequence[Tried], front: Sequence[Tried]
+    ) -> Floats:
         """Expected improvement of the hypervolume by each candidate."""
-        learned = [trial for trial in tried if trial.miou is not None]
+        learned = _surest([trial for trial in tried if trial.miou is not None])
         surrogate = Surrogate(
             self._encoding([trial.assignment for trial in learned]),
             np.array([trial.miou for trial in learned]),
             np.array([trial.spread for trial in learned]),
         )
-        known = [trial for trial in members if trial.miou is not None]
+        # What the front dominates adds nothing; where a cost is a guess, nobody knows.
+        guessed = {trial.architecture for trial in members} - self._measured.keys()
+        known = [*front, *(trial for trial in members if trial.miou is not None and trial.architecture in guessed)]
         pending = [trial.assignment for trial in members if trial.miou is None]
         mious = np.append([trial.miou for trial in known], surrogate.believe(self._encoding(pending)))
         means, spreads = surrogate.predict(self._encoding(candidates))
         costs = self._scaled([*candidates, *(trial.assignment for trial in known), *pending], tried)
         return expected_improvement(means, spreads, costs[: len(candidates)], mious, costs[len(candidates) :])
 
-    def _candidates(self, tried: Sequence[Tried], members: Sequence[Tried], chance: random.Random) -> list[Assignment]:
+    def _candidates(self, tried: Sequence[Tried], front: Sequence[Tried], chance: random.Random) -> list[Assignment]:
         """Configurations that may be feasible and were not drawn yet, once each."""
         found = self._all
         if found is None:
             found = [self._space.draw(chance) for _ in range(CANDIDATES)]
-            for trial in self._best(members):
+            for trial in front:
                 found += [self._beside(trial.assignment, chance) for _ in range(NEIGHBOURS)]
-        drawn = {identity(trial.assignment) for trial in tried}
+        drawn = {trial.identity for trial in tried}
         left = {identity(item): item for item in found}
-        refused = {key for key, cost in self._known_costs(found).items() if not cost.feasible}
+        known = self._known_costs({architecture_part(item): item for item in found})
+        refused = {key for key, cost in known.items() if not cost.feasible}
         return [item for key, item in left.items() if key not in drawn and architecture_part(item) not in refused]
 
     def _best(self, members: Sequence[Tried]) -> list[Tried]:
         """The front of what completed or is expected to."""
-        rows = [trial for trial in members if trial.miou is not None and self._costs(trial.assignment) is not None]
+        known = self._known_costs({trial.architecture: trial.assignment for trial in members})
+        rows = [trial for trial in members if trial.miou is not None and trial.architecture in known]
         if not rows:
             return []
+        costs = [known[trial.architecture] for trial in rows]
         points = np.column_stack(
-            ([trial.miou for trial in rows], self._scaled([trial.assignment for trial in rows], ()))
+            (
+                [trial.miou for trial in rows],
+                [cost.latency_ms for cost in costs],
+                [cost.size_mb for cost in costs],
+            )
         )
         inside = moocore.is_nondominated(points, maximise=[True, False, False])
         return [trial for trial, good in zip(rows, inside, strict=True) if good]
@@ -137,7 +163,7 @@ class Ehvi:
 
     def _balanced(self, candidates: list[Assignment], tried: Sequence[Tried], chance: random.Random) -> Assignment:
         """A candidate at random, of an architecture tried least often."""
-        counts = Counter(architecture_part(trial.assignment) for trial in tried)
+        counts = Counter(trial.architecture for trial in tried)
         least = min(counts[architecture_part(item)] for item in candidates)
         rare = sorted({key for item in candidates if counts[key := architecture_part(item)] == least})
         chosen = chance.choice(rare)
@@ -148,23 +174,32 @@ class Ehvi:
 
         An architecture that was not measured counts as the most similar one that was; shape ``(len(assignments), 2)``.
         """
-        items = [*assignments, *(trial.assignment for trial in tried)]
-        examples = {architecture_part(item): item for item in items}
-        known = self._known_costs(items)
+        parts = [architecture_part(item) for item in assignments]
+        examples = dict(zip(parts, assignments, strict=True))
+        examples |= {trial.architecture: trial.assignment for trial in tried}
+        known = self._known_costs(examples)
         costs = {key: np.array([cost.latency_ms, cost.size_mb]) for key, cost in known.items()}
         corner = MARGIN * np.max([costs[key] for key, cost in known.items() if cost.feasible], axis=0)
         places = self._architectures([examples[key] for key in known])
         for key in examples.keys() - known.keys():
             away = np.abs(places - self._architectures([examples[key]])).sum(axis=1)
             costs[key] = costs[list(known)[int(away.argmin())]]
-        scaled: Floats = np.array([costs[architecture_part(item)] for item in assignments]) / corner
+        scaled: Floats = np.array([costs[part] for part in parts]) / corner
         return scaled
 
-    def _known_costs(self, assignments: Iterable[Assignment]) -> Mapping[str, Cost]:
-        """Of the architectures among ``assignments`` that were measured."""
-        examples = {architecture_part(item): item for item in assignments}
-        found = {key: self._costs(item) for key, item in examples.items()}
-        return {key: cost for key, cost in found.items() if cost is not None}
+    def _known_costs(self, examples: Mapping[str, Assignment]) -> Mapping[str, Cost]:
+        """Of the architectures, each with a configuration that has it, those that were measured."""
+        for key in examples.keys() - self._measured.keys():
+            cost = self._costs(examples[key])
+            if cost is not None:
+                self._measured[key] = cost
+        return {key: self._measured[key] for key in examples if key in self._measured}
+
+
+def _surest(learned: Sequence[Tried]) -> list[Tried]:
+    """What the model is fitted to: the surest, and of equals the newest, which lie where the search is now."""
+    spreads = np.array([trial.spread for trial in learned])
+    return [learned[place] for place in np.lexsort((-np.arange(len(learned)), spreads))[:MOST]]
 
 
 def architecture_part(assignment: Assignment) -> str:

@@ -7,14 +7,16 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow.compute as pc
 
 from search import columns, trainable
 from search.architectures import ArchitectureTable
+from search.copying import Copier
 from search.ledger import Ledger, TrialRecord, now
 from search.repeats import missing_repeats, repeat_id, summarise
+from search.resources import Share
 from search.results import Table
 from search.run_folder import RunFolder
 from search.sampler import Draw, Sampler
@@ -54,16 +56,21 @@ class Search:
         architectures: ArchitectureTable,
         ledger: Ledger,
         trials: Table,
+        copier: Copier | None = None,
     ) -> None:
         self._run, self._base = run, base
         self._num_trials, self._repeats = num_trials, repeats
         self._sampler, self._stopping = sampler, stopping
         self.architectures, self.ledger, self._trials = architectures, ledger, trials
+        self._copier = copier
         self._reasons: dict[str, str] = {}
         self._failures: dict[str, str] = {}
         self._ended: defaultdict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
         """Rows of the runs that ended, by configuration and repeat."""
-        self._nothing_left = False
+        self._again: list[TrialRecord] = []
+        """Trials that lost their process, or need a larger share: they start before all others."""
+        self._exhausted = self._nothing_left = False
+        """Whether nothing more is drawn; and whether all that was drawn has ended, too."""
         self.gave_up: str | None = None
         """Why the search ended before its number of trials, for people; None when it did not."""
         self._taken = 0
@@ -73,8 +80,10 @@ class Search:
         """The next trial to start; none while it must wait for a running one to end.
 
         Raises:
-            StopIteration: there is nothing more to try.
+            StopIteration: there is nothing more to try, and nothing runs that could have to start again.
         """
+        if self._again:
+            return self._again.pop(0)
         for _ in range(DRAWS_PER_TRIAL):
             job = self._next_job()
             if job is None:
@@ -98,9 +107,8 @@ class Search:
             if broken is None:
                 return self._start(trial)
             self._conclude(trial, columns.INFEASIBLE, broken)
-        self._nothing_left = True
-        self.gave_up = self._why_given_up()
-        raise StopIteration
+        self._exhausted, self.gave_up = True, self._why_given_up()
+        return None if self.ledger.running() else self._end()
 
     def report(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """A trial finished an epoch, or failed in it."""
@@ -108,15 +116,13 @@ class Search:
             self._failures[trial_id] = result[trainable.FAILURE]
             (self._folder(trial_id) / "error.txt").write_text(result[trainable.TRACEBACK])
         else:
-            self.ledger.report(trial_id, result)
+            trial = self.ledger.report(trial_id, result)
+            if result[columns.EPOCH] == trial.config.training.epochs:
+                self._judge(trial, result)  # Nobody asks whether the trial goes on, but its curve is whole only now.
 
     def stop_reason(self, trial_id: str, result: Mapping[str, Any]) -> str | None:
         """Why the trial must stop after this result; none to let it go on, as the rule always lets repeats."""
-        trial, reason = self.ledger.trials[trial_id], None
-        if trial.repeat == 0:
-            objectives = trial.costs | {columns.MIOU: result[columns.MIOU]}
-            self._sampler.report(trial_id, result[columns.EPOCH], objectives)
-            reason = self._stopping.report(trial_id, result[columns.EPOCH], objectives)
+        reason = self._judge(self.ledger.trials[trial_id], result)
         request = self._run.stop_request(trial_id)
         if reason is None and request.exists():
             reason = request.read_text().strip() or "stopped by hand"
@@ -137,6 +143,17 @@ class Search:
         self._conclude(self.ledger.trials[trial_id], state, reason)
         clear()
 
+    def again(self, trial_id: str) -> None:
+        """A trial is to go on from its last checkpoint, in a new process."""
+        self._failures.pop(trial_id, None)
+        self._again.append(self.ledger.trials[trial_id])
+
+    def rest(self) -> None:
+        """Between two events: make reported epochs durable that have waited long enough, and let them be copied."""
+        self.ledger.flush_if_due()
+        if self._copier is not None:
+            self._copier.offer()
+
     def close(self) -> bool:
         """Record trials that did not come to an end; true when the search did not come to its end either."""
         left = self.ledger.running()
@@ -145,33 +162,46 @@ class Search:
         self.ledger.compact()
         return bool(left) or not self._nothing_left
 
-    def tune_config(self, trial: TrialRecord, threads: int) -> dict[str, Any]:
+    def tune_config(self, trial: TrialRecord, share: Share) -> dict[str, Any]:
         """What the trial's actor is told."""
         return {
             trainable.TRIAL_ID: trial.trial_id,
             trainable.CONFIG: trial.config.to_dict(),
             trainable.FOLDER: str(self._folder(trial.trial_id)),
-            trainable.THREADS: threads,
+            trainable.STORAGE: None if self._copier is None else self._copier.storage.uri,
+            trainable.THREADS: share.cpus,
+            trainable.GPUS: share.gpus,
+            trainable.WORKERS: share.workers,
         }
 
     def _folder(self, trial_id: str) -> Path:
         return self._run.trials / trial_id
 
+    def _judge(self, trial: TrialRecord, result: Mapping[str, Any]) -> str | None:
+        """Show sampler and stopping rule an epoch of a trial that is no repeat; why the rule would stop it."""
+        if trial.repeat:
+            return None
+        objectives = trial.costs | {columns.MIOU: result[columns.MIOU]}
+        self._sampler.report(trial.trial_id, result[columns.EPOCH], objectives)
+        return self._stopping.report(trial.trial_id, result[columns.EPOCH], objectives)
+
     def _next_job(self) -> _Job | None:
-        """What to start next; none while only a running trial may bring more, namely repeats."""
+        """What to start next; none while only a running trial may bring more: its repeats, or itself once more."""
         if self._due:
             return self._due.pop(0)
-        asked = self._sampler.ask() if self._taken < self._num_trials else None
-        if asked is not None:
-            return _Job(asked)
-        if self._repeats > 1 and any(trial.repeat == 0 for trial in self.ledger.running()):
-            return None
-        self._nothing_left = True
-        if self._taken < self._num_trials:
+        if not self._exhausted and self._taken < self._num_trials:
+            asked = self._sampler.ask()
+            if asked is not None:
+                return _Job(asked)
+            self._exhausted = True
             self.gave_up = (
                 f"The search ended after {self._taken} of {self._num_trials} trials: nothing else can be drawn from "
                 "the space within the constraints."
             )
+        return None if self.ledger.running() else self._end()
+
+    def _end(self) -> NoReturn:
+        self._nothing_left = True
         raise StopIteration
 
     @property

@@ -12,11 +12,12 @@ from pathlib import Path
 from cluster.nodes import ClusterError
 from search.results import ResultsError
 from search.run_folder import RunError
+from search.storage import StorageError
 from search.tracking.place import TrackingError
 from spaces import SpaceError
 from trainers.settings import TrialError
 
-USER_ERRORS = (TrialError, SpaceError, RunError, ResultsError, ClusterError, TrackingError)
+USER_ERRORS = (TrialError, SpaceError, RunError, ResultsError, ClusterError, TrackingError, StorageError)
 """Whose message is complete for the user."""
 LIBRARIES = ("ray", "optuna", "wandb", "search", "albumentations")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)

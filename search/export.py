@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from search import columns
-from search.command_line import RunChoice, run_command
+from search.command_line import RunChoice, quoted_lists, run_command
 from search.console import sayer
 from search.files import replaced_folder
 from search.reporting.record import read_record
 from search.reporting.wording import written
 from search.run_folder import RunError
+from search.stored_run import fetch_best
 from trainers.config import DataConfig
 from trainers.datasets import DataError, SegmentationData, open_dataset
 from trainers.exporting.description import CARD, CONFIG, FILES, INDEX, VERSION
@@ -31,10 +33,12 @@ Write a trained model of a run for use elsewhere, check the file against the tra
 describe it in a model card. It takes uint8 RGB images: normalisation is inside (but for format=state_dict, which is the
 weights alone).
 
-  python -m search.export [run=NAME] [runs=DIR] [trial=TRIAL] [format=FORMAT] [output=DIR] [data.root=DIR]
+  python -m search.export [run=NAME] [runs=DIR] [storage=URI] [trial=TRIAL] [format=FORMAT] [output=DIR]
+                          [data.root=DIR]
 
   run=NAME        name of the run; default: the latest
   runs=DIR        folder of all runs; default: runs
+  storage=URI     bring the run and the model from there first; a run that has a storage needs it not said again
   trial=TRIAL     best (highest mIoU of the front), knee (its compromise), fastest (within 1 point of the best), or the
                   id of a trial; default: best
   format=FORMAT   onnx, torch_export (.pt2) or state_dict (.pt); default: onnx
@@ -69,6 +73,7 @@ class ExportConfig(RunChoice):
     data: DataPlace = field(default_factory=DataPlace)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         choose("format", self.format, tuple(FILES))
 
 
@@ -111,6 +116,7 @@ def export(config: ExportConfig, console: Console) -> Path:
     say = sayer(console)
     row = choose_trial(record, config.trial)
     trial = row[columns.TRIAL_ID]
+    fetch_best(record.run, config.storage, trial)
     place = record.run.path / "export" / f"{trial}-{config.format}"
     if config.output is not None:
         place = Path(config.output).expanduser().resolve()
@@ -157,6 +163,7 @@ def _export(config: ExportConfig) -> None:
 
 def main() -> None:
     """Entry point."""
+    sys.argv[1:] = quoted_lists(sys.argv[1:])
     run_command("export", ExportConfig, HELP, _export, "nothing was written.")
 
 

@@ -23,6 +23,8 @@ from search.gallery_writer import NUM_IMAGES, GalleryWriter
 from search.repeats import Row
 from search.resources import Share
 from search.run_folder import RunFolder
+from search.storage import Storage
+from search.stored_checkpoints import StoredModel
 from trainers.checkpoint import Checkpoints
 from trainers.config import DataConfig, TrialConfig
 from trainers.datasets import DataError, SegmentationData, open_dataset
@@ -47,7 +49,13 @@ class Findings:
 
 
 def diagnose_front(
-    run: RunFolder, members: Sequence[Row], data: SegmentationData, source: DataConfig, share: Share
+    run: RunFolder,
+    members: Sequence[Row],
+    data: SegmentationData,
+    source: DataConfig,
+    share: Share,
+    *,
+    storage: str | None = None,
 ) -> Diagnosis:
     """Let the models of the front predict the validation set, and replace the run's diagnosis and gallery.
 
@@ -60,6 +68,7 @@ def diagnose_front(
         data: the run's data set; only the images shown are read here.
         source: what ``data`` was opened from, for the tasks to open it where they run.
         share: what each prediction gets of the cluster that is connected to.
+        storage: of all runs, where the checkpoints are; none where they are in the run's folder.
 
     Raises:
         OSError: the run's folder cannot be written; an old diagnosis and gallery are left as they were.
@@ -69,7 +78,7 @@ def diagnose_front(
     reasons: dict[str, str] = {}
     with replaced_folder(run.gallery) as folder:
         pictures = GalleryWriter(folder, data)
-        for trial, outcome in _outcomes(run, members, data, source, share):
+        for trial, outcome in _outcomes(run, members, data, source, share, storage=storage):
             if isinstance(outcome, str):
                 reasons[trial] = outcome
             else:
@@ -96,7 +105,13 @@ def _diagnosis(data: SegmentationData, models: Mapping[str, ModelDiagnosis], mis
 
 
 def _outcomes(
-    run: RunFolder, members: Sequence[Row], data: SegmentationData, source: DataConfig, share: Share
+    run: RunFolder,
+    members: Sequence[Row],
+    data: SegmentationData,
+    source: DataConfig,
+    share: Share,
+    *,
+    storage: str | None,
 ) -> Iterator[tuple[str, Findings | str]]:
     """Each member's ``trial_id`` with what its task found, or the reason why it found nothing."""
     # As options of the task itself, so that Ray ends a process after its GPU task, and the memory is free again.
@@ -106,7 +121,9 @@ def _outcomes(
     pending = {}
     for row in members:
         trial = row[columns.TRIAL_ID]
-        checkpoint = Checkpoints(run.trials.absolute() / trial).best
+        checkpoint: Path | StoredModel = Checkpoints(run.trials.absolute() / trial).best
+        if storage is not None:
+            checkpoint = StoredModel(Storage(storage).child(run.name).uri, trial)
         pending[task.remote(row[columns.CONFIG], checkpoint, source, names, share.cpus)] = trial
     patience_s = WAIT_S + IMAGE_S * len(data.val) + max(map(_epoch_s, members), default=0.0)
     while pending:
@@ -137,7 +154,7 @@ def _outcome(reference: ray.ObjectRef[Findings]) -> Findings | str:
 
 
 def diagnose_member(
-    config: str, checkpoint: Path, source: DataConfig, names: tuple[str, ...], threads: int
+    config: str, checkpoint: Path | StoredModel, source: DataConfig, names: tuple[str, ...], threads: int
 ) -> Findings:
     """The task of one model.
 
@@ -153,7 +170,11 @@ def diagnose_member(
 
     Raises:
         TrialError: the data set or the checkpoint cannot be used; the message is complete.
+        StorageError: the checkpoint's storage cannot be read.
     """
+    if isinstance(checkpoint, StoredModel):
+        with checkpoint.fetched() as file:
+            return diagnose_member(config, file, source, names, threads)
     torch.set_num_threads(threads)
     trial = TrialConfig.from_dict(json.loads(config))
     data = open_dataset(source)

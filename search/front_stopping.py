@@ -13,7 +13,7 @@ import math
 from scipy.stats import t
 
 from search import columns
-from search.learning_curves import FEWEST, LEAST_SPREAD, Curve, Floats, LearningCurves, dominating
+from search.learning_curves import FEWEST, LEAST_SPREAD, Curve, Floats, LearningCurves
 from search.stopping import Objectives
 
 HOPE = 0.9
@@ -57,7 +57,7 @@ class FrontStopping:
         return reason
 
     def _judge(self, curve: Curve) -> str | None:
-        needed = dominating(curve, self._curves.completed)
+        needed = self._curves.needed(curve)
         if curve.best[-1] > needed:
             return None
         gains = self._curves.gains(curve)

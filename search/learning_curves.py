@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left, insort
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,14 @@ class LearningCurves:
         self.trials: dict[str, Curve] = {}
         self.completed: list[Curve] = []
         """Those that reached ``epochs``, in that order."""
+        self._latencies: list[float] = []
+        """Of these, each once, rising."""
+        self._places: defaultdict[float, list[int]] = defaultdict(list)
+        """Of each such latency the places in ``completed``."""
+        self._best: list[Curve] = []
+        """Of ``completed`` those that no other is as good as in all of mIoU, latency and size."""
+        self._of_all: dict[int, Floats] = {}
+        """What all of ``completed`` gained from an epoch on, where it was asked for."""
 
     def report(self, trial_id: str, epoch: int, objectives: Objectives) -> None:
         """Take note of a trial's ``objectives`` at ``epoch``; an epoch reported again changes nothing."""
@@ -62,16 +71,17 @@ class LearningCurves:
         curve.best += [before] * (epoch - 1 - curve.epoch)
         curve.best.append(before if math.isnan(miou) else max(before, miou))
         if curve.epoch == self.epochs:
-            self.completed.append(curve)
+            self._complete(curve)
 
     def peers(self, latency_ms: float) -> list[Curve]:
         """The completed trials nearest in latency, nearest first; at most :data:`PEERS`, none beyond :data:`NEAR`."""
-        if not self.completed:
-            return []
-        away = np.abs(np.log([curve.latency_ms for curve in self.completed]) - math.log(latency_ms))
+        middle = bisect_left(self._latencies, latency_ms)
+        near = self._latencies[max(0, middle - PEERS) : middle + PEERS]
         # The newer of equals: their learning rates and the like are nearer to what is tried now.
-        order = np.lexsort((-np.arange(len(away)), away))[:PEERS]
-        return [self.completed[place] for place in order if away[place] <= NEAR]
+        places = np.array([place for other in near for place in self._places[other][-PEERS:]], dtype=np.int64)
+        away = np.abs(np.log([self.completed[place].latency_ms for place in places]) - math.log(latency_ms))
+        order = np.lexsort((-places, away))[:PEERS]
+        return [self.completed[places[number]] for number in order if away[number] <= NEAR]
 
     def gains(self, curve: Curve) -> Floats:
         """What each of the trial's peers gained from the epoch that the trial has reached to its end."""
@@ -84,15 +94,31 @@ class LearningCurves:
         """
         gains = self.gains(curve)
         if len(gains) < FEWEST:
-            gains = np.array([other.best[-1] - other.best[curve.epoch - 1] for other in self.completed])
+            gains = self._gains_of_all(curve.epoch)
         if not len(gains):
             return None
         return curve.best[-1] + float(gains.mean()), max(float(gains.std()), LEAST_SPREAD)
 
+    def needed(self, curve: Curve) -> float:
+        """The highest mIoU that a completed model at most as slow and as large reached; -inf where there is none."""
+        return max((other.best[-1] for other in self._best if _as_cheap(other, curve)), default=-math.inf)
 
-def dominating(curve: Curve, others: Sequence[Curve]) -> float:
-    """The highest mIoU that ``others`` reached with models at most as slow and as large; -inf where none is."""
-    best = [
-        other.best[-1] for other in others if other.latency_ms <= curve.latency_ms and other.size_mb <= curve.size_mb
-    ]
-    return max(best, default=-math.inf)
+    def _gains_of_all(self, epoch: int) -> Floats:
+        if epoch not in self._of_all:
+            self._of_all[epoch] = np.array([other.best[-1] - other.best[epoch - 1] for other in self.completed])
+        return self._of_all[epoch]
+
+    def _complete(self, curve: Curve) -> None:
+        self._of_all.clear()
+        if curve.latency_ms not in self._places:
+            insort(self._latencies, curve.latency_ms)
+        self._places[curve.latency_ms].append(len(self.completed))
+        self.completed.append(curve)
+        if curve.best[-1] > self.needed(curve):
+            lasting = [other for other in self._best if other.best[-1] > curve.best[-1] or not _as_cheap(curve, other)]
+            self._best = [*lasting, curve]
+
+
+def _as_cheap(curve: Curve, other: Curve) -> bool:
+    """Whether the first is at most as slow and as large as the second."""
+    return curve.latency_ms <= other.latency_ms and curve.size_mb <= other.size_mb

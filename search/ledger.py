@@ -117,7 +117,7 @@ class Ledger:
 
     def __init__(self, trials: Table, epochs: Table, observers: Sequence[Observer]) -> None:
         self.trials: dict[str, TrialRecord] = {}
-        """All trials of this process by id, in the order they started, finished ones included."""
+        """Those without an end by id, in the order they started."""
         self._trial_rows, self._epoch_rows = trials, epochs
         self._observers = observers
         self.recorded = _epochs_by_trial(epochs)
@@ -151,6 +151,7 @@ class Ledger:
         """A trial ended; returns its row, which is durable by then."""
         trial.state = state
         self._epoch_rows.flush()
+        self.trials.pop(trial.trial_id, None)  # One that breaks a constraint never ran.
         return self.record(trial.row(state, reason, now()))
 
     def record(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -162,8 +163,8 @@ class Ledger:
         return row
 
     def running(self) -> list[TrialRecord]:
-        """The trials without an end."""
-        return [trial for trial in self.trials.values() if trial.state is None]
+        """The trials without an end, in the order they started."""
+        return list(self.trials.values())
 
     def flush_if_due(self) -> None:
         """Make reported epochs durable that have waited long enough."""

@@ -20,16 +20,19 @@ from search.architectures import (
     describe_architecture,
     measured_devices,
 )
+from search.capacity import Patience
 from search.config import ConstraintsConfig, SearchConfig, save_config
+from search.copying import Copier
 from search.engine import Search
 from search.ledger import Ledger, Observer
 from search.reporting.record import Record
-from search.resources import Share, share_of
+from search.resources import Share, Sharing, fits, share_of
 from search.results import Table as ResultTable
 from search.run_folder import RunFolder
 from search.sampler import Sampler
 from search.schedulers import build_stopping
 from search.warm_start import Here, WarmStart, choose_trials
+from search.workers import check_together
 from spaces import Parameter, Space
 from trainers.config import TrialConfig
 from trainers.datasets import SegmentationData, open_dataset
@@ -57,8 +60,14 @@ class Plan:
 
     @property
     def node_cpus(self) -> int:
-        """Cores of the largest node: threads that latency is measured with."""
-        return max(node.cpus for node in self.nodes)
+        """Cores of the largest node that latency can be measured on: the threads that it is measured with."""
+        wanted = 1 if self.share.gpus and self.config.latency.device != "cpu" else 0
+        return max((node.cpus for node in self.nodes if node.gpus >= wanted), default=0) or self.share.cpus
+
+    @property
+    def sharing(self) -> Sharing:
+        """What each trial gets."""
+        return Sharing(self.share, self.config.resources, self.nodes)
 
     @property
     def architectures(self) -> list[TrialConfig]:
@@ -76,7 +85,9 @@ def plan_search(
     Raises:
         SpaceError, ConfigError: what is wrong and what would be right.
     """
-    share = share_of(nodes, config.resources, base.training.device)
+    growing = config.cluster.address is not None
+    share = share_of(nodes, config.resources, base.training.device, growing=growing)
+    check_together(space, base, share)
     plan = Plan(config, space, base, data, share, nodes)
     for trial in plan.architectures or [base]:
         check_model(trial.model)
@@ -127,8 +138,18 @@ def describe_data(plan: Plan) -> dict[str, Any]:
     }
 
 
-def build_search(plan: Plan, run: RunFolder, observers: Sequence[Observer], say: Callable[[str], None]) -> Search:
+def build_search(
+    plan: Plan,
+    run: RunFolder,
+    observers: Sequence[Observer],
+    say: Callable[[str], None],
+    patience: Patience,
+    *,
+    copier: Copier | None = None,
+) -> Search:
     """Open the run's record, profile the architectures, and take up what an earlier process left.
+
+    Where the run has a storage, ``copier`` brings there what becomes durable.
 
     Raises:
         ConfigError: no architecture keeps the constraints; the message names the closest.
@@ -148,6 +169,7 @@ def build_search(plan: Plan, run: RunFolder, observers: Sequence[Observer], say:
         share=plan.share,
         node_cpus=plan.node_cpus,
         num_classes=len(classes),
+        patience=patience,
     )
     architectures.measure(plan.architectures, say, claim=True)
     _require_feasible(architectures, config.constraints, plan)
@@ -167,15 +189,19 @@ def build_search(plan: Plan, run: RunFolder, observers: Sequence[Observer], say:
         ),
         stopping=build_stopping(config.scheduler, plan.base.training.epochs),
         architectures=architectures,
-        ledger=Ledger(trials, epochs, observers),
+        ledger=Ledger(trials, epochs, observers if copier is None else [*observers, copier.outbox]),
         trials=trials,
+        copier=copier,
     )
 
 
 def references(plan: Plan) -> list[dict[str, Any]]:
     """What models that learned nothing reach on the validation set, as ``label`` and ``miou``."""
     trial = (plan.architectures or [plan.base])[0]
-    task = ray.remote(_untrained_miou).options(num_cpus=plan.share.cpus, num_gpus=plan.share.gpus)
+    place = {"num_cpus": plan.share.cpus, "num_gpus": plan.share.gpus}
+    if not fits(plan.nodes, {plan.share: 1}):  # Nodes for trials are still to come; this one needs no such node.
+        place, trial = {"num_cpus": 0}, trial.replace({"training.device": "cpu"})
+    task = ray.remote(_untrained_miou).options(**place)
     untrained = {"label": "untrained model", "miou": ray.get(task.remote(trial, plan.share.cpus))}
     return [*constant_references(plan), untrained]
 

@@ -32,10 +32,11 @@ Replay search policies on the learning curves of a run whose trials all went to 
 stopping rule on a simulated clock, without training. Tells which settings find the front with the fewest epochs.
 
   python -m search.replay [run=NAME] [sampler=ehvi,tpe] [scheduler=front,none] [eta=3] [grace_epochs=1] [brackets=1]
-                          [stopped=constraint] [workers=4] [seeds=20] [epochs=N]
+                          [stopped=constraint] [workers=4] [seeds=20] [epochs=N] [storage=URI]
 
   run=NAME             the recorded run (made with scheduler.name=none); default: the latest
   runs=DIR             folder of all runs; default: runs
+  storage=URI          bring the run from there first
   sampler=A,B          samplers to compare; default: random,tpe,ehvi
   scheduler=A,B        stopping rules to compare; default: none,asha,front
   eta=A,B              reduction factors to compare; default: 3
@@ -81,6 +82,7 @@ class ReplayConfig(RunChoice):
     """Budget of a replay, by default that of the recording."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.workers >= 1, "workers", "at least 1", self.workers)
         require(self.seeds >= 2, "seeds", "at least 2, since one says nothing of chance", self.seeds)
         require(self.epochs is None or self.epochs >= 1, "epochs", "at least 1", self.epochs)

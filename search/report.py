@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
@@ -13,15 +12,15 @@ from search.reporting.build import build_report
 from search.reporting.merged import merge
 from search.reporting.record import read_record
 from search.reporting.terminal import print_front
-from search.run_folder import find_run
 
 HELP = """\
 Write the report of a run again, from its folder alone; or one of several runs of one data set, with one front.
 
-  python -m search.report [run=NAME[,NAME ...]] [runs=DIR]
+  python -m search.report [run=NAME[,NAME ...]] [runs=DIR] [storage=URI]
 
   run=NAME    name of the run; default: the latest. Of several, the report is written to runs/NAME+NAME/report
   runs=DIR    folder of all runs; default: runs
+  storage=URI bring the run from there first, without its models
 
 Examples
   python -m search.report run=quickstart-20260101-120000
@@ -32,7 +31,7 @@ Examples
 def report(config: RunChoice) -> None:
     """Write the report, print the front, and say where it is."""
     names = (config.run or "").split(",")
-    runs = [find_run(Path(config.runs), name) for name in names] if len(names) > 1 else [config.find()]
+    runs = [config.find_named(name) for name in names] if len(names) > 1 else [config.find()]
     records = [read_record(run) for run in runs]
     record = merge(records) if len(records) > 1 else records[0]
     files = build_report(record.run, record)

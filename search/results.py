@@ -1,14 +1,19 @@
 """The durable record of a search: Parquet tables that anyone can open while it runs.
 
 A table is a folder of Parquet files. A batch of rows becomes one file: written under a hidden name, synced,
-renamed; a file is never changed afterwards. :meth:`Table.compact` merges the files into one whose metadata names
-the files it replaces, so that a kill between its appearance and their removal duplicates nothing for our reader,
-and the next writer finishes the removal.
+renamed; a file is never changed afterwards. Each has a stamp in its name, higher than that of any file before it.
+
+Files are merged while the search runs, so that they stay few: whenever more than :data:`MOST_PARTS` batches have files
+of their own, all but the newest become one file, together with the merged files before them that are no larger. So
+each row is written again once each time the table has doubled (log-structured merging: O'Neil et al. 1996), and of n
+batches there are hardly more than ``MOST_PARTS + log2(n)`` files. The name of a merged file says from which stamp on
+it replaces all files before it. So a kill between its appearance and their removal duplicates nothing for our reader,
+and the next writer finishes the removal. Who opens the folder without our code may for these milliseconds, or after
+such a kill, see rows twice, and may find a file gone that was just listed: open it again.
 """
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +26,9 @@ import pyarrow.parquet as pq
 
 from search.files import write_atomically
 
-_REPLACES = b"replaces"
 _PLACE = "place in the table"
+MOST_PARTS = 32
+"""Batches that have files of their own."""
 FLUSH_INTERVAL_S = 1.0
 """Rows wait at most this long for company. A kill in between loses nothing: checkpoints hold their history."""
 
@@ -39,15 +45,25 @@ def read_table(folder: Path, schema: pa.Schema | None = None) -> pa.Table:
     Raises:
         ResultsError: a file that is not Parquet, or files of different schemas.
     """
-    files = _live_files(folder)
-    if not files:
-        return (schema or pa.schema([])).empty_table()
+    contents: dict[Path, pa.Table] = {}
+    while True:
+        files = _live_files(folder)
+        try:
+            contents |= {file: _read_file(file) for file in files if file not in contents}
+        except FileNotFoundError as error:
+            if _live_files(folder) == files:
+                raise ResultsError(f"The results in {folder} cannot be read: {error}") from error
+        else:  # Otherwise the writer merged files meanwhile: their rows are in a new one.
+            return _joined(folder, [contents[file] for file in files], schema)
+
+
+def _joined(folder: Path, tables: Sequence[pa.Table], schema: pa.Schema | None) -> pa.Table:
+    known = [] if schema is None else [schema.empty_table()]
+    if not tables:
+        return known[0] if known else pa.schema([]).empty_table()
     try:
-        known = [] if schema is None else [schema.empty_table()]
-        return pa.concat_tables([*map(_read_file, files), *known], promote_options="default" if known else "none")
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError) and _live_files(folder) != files:
-            return read_table(folder, schema)  # The writer merged its files meanwhile: their rows are in a new one.
+        return pa.concat_tables([*tables, *known], promote_options="default" if known else "none")
+    except pa.ArrowException as error:
         raise ResultsError(f"The results in {folder} cannot be read: {error}") from error
 
 
@@ -56,26 +72,40 @@ def _read_file(file: Path) -> pa.Table:
         return pq.read_table(file, partitioning=None)
     except pa.ArrowInvalid as error:
         raise ResultsError(f"{file} is not a readable Parquet file: {error}") from error
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ResultsError(f"{file} cannot be read: {error}") from error
+
+
+def is_merged(name: str) -> bool:
+    """Whether the file of that name replaces others."""
+    return name.startswith("compact-")
+
+
+def stamps(name: str) -> tuple[int, int]:
+    """The first stamp of what the file of that name holds or replaces, and the file's own, which is the last.
+
+    A merged file's own is the one after that of the newest file it replaces.
+    """
+    pieces = [int(piece) if piece.isdecimal() else 0 for piece in name.removesuffix(".parquet").split("-")]
+    _, own, first, *_ = [*pieces, 0, 0]
+    return (first if is_merged(name) else own), own
 
 
 def _live_files(folder: Path) -> list[Path]:
-    """The files that count: those no compacted file replaces."""
-    files = sorted(folder.glob("*.parquet"))
-    replaced = {name for file in files for name in _replaced_by(file)}
-    return [file for file in files if file.name not in replaced]
+    """The files that count, in the order of their rows: those no merged file replaces."""
+    names = _list(folder)
+    # A look at a folder that changes meanwhile may miss both a merged file and what it replaced; the next one does not.
+    while not names >= (merged := set(filter(is_merged, again := _list(folder)))):
+        names = again
+    spans = [stamps(name) for name in merged]
+    replaced = {name for name in names for first, own in spans if first <= stamps(name)[1] < own}
+    return [folder / name for name in sorted(names - replaced)]
 
 
-def _replaced_by(file: Path) -> list[str]:
-    if not file.name.startswith("compact-"):
-        return []
-    try:
-        metadata = pq.read_schema(file).metadata or {}
-    except FileNotFoundError:
-        return []  # Merged into a newer file meanwhile, which says so itself.
-    except pa.ArrowInvalid as error:
-        raise ResultsError(f"{file} is not a readable Parquet file: {error}") from error
-    names: list[str] = json.loads(metadata.get(_REPLACES, b"[]"))
-    return names
+def _list(folder: Path) -> set[str]:
+    return {file.name for file in folder.glob("*.parquet")}
 
 
 class Table:
@@ -86,8 +116,11 @@ class Table:
         self._schema = schema
         self._waiting: list[Mapping[str, Any]] = []
         self._flushed_at = time.monotonic()
+        self._parts: dict[Path, pa.Table] = {}
+        """Batches that this writer made files of and did not merge yet."""
         folder.mkdir(parents=True, exist_ok=True)
         self._finish_removals()
+        self._stamp = max((stamps(file.name)[1] for file in _live_files(folder)), default=0)
 
     @property
     def columns(self) -> frozenset[str]:
@@ -110,8 +143,12 @@ class Table:
         self._flushed_at = time.monotonic()
         if self._waiting:
             rows = pa.Table.from_pylist([dict(row) for row in self._waiting], schema=self._schema)
-            self._publish(rows, f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet")
+            # Rising, whatever becomes of the clock, with a stamp left for the merged file of all before.
+            self._stamp = max(time.time_ns(), self._stamp + 2)
+            self._parts[self._publish(rows, f"part-{self._stamp:020d}")] = rows
             self._waiting = []
+            if len(self._parts) > MOST_PARTS:
+                self._merge(self._newest()[:-1])  # The newest file stays: who follows the table can have read the rest.
 
     def flush_if_due(self) -> None:
         """Flush when the oldest queued rows have waited :data:`FLUSH_INTERVAL_S`."""
@@ -123,19 +160,39 @@ class Table:
         self.flush()
         files = _live_files(self._folder)
         if files:
-            rows = keep(read_table(self._folder, self._schema))
-            metadata = dict(self._schema.metadata) | {_REPLACES: json.dumps([file.name for file in files]).encode()}
-            name = f"compact-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
-            self._publish(rows.replace_schema_metadata(metadata), name)
-            self._finish_removals()
+            self._merge(files, keep)
 
     def read(self) -> pa.Table:
         """All rows written so far."""
         self.flush()
         return read_table(self._folder, self._schema)
 
-    def _publish(self, rows: pa.Table, name: str) -> None:
-        write_atomically(self._folder / name, lambda stream: pq.write_table(rows, stream))
+    def _newest(self) -> list[Path]:
+        """The batches, and before them the merged files that are no larger than all that come after."""
+        chosen: list[Path] = []
+        rows = 0
+        for file in reversed(_live_files(self._folder)):
+            number = self._parts[file].num_rows if file in self._parts else pq.read_metadata(file).num_rows
+            if is_merged(file.name) and number > rows:
+                break
+            chosen.append(file)
+            rows += number
+        return chosen[::-1]
+
+    def _merge(self, files: Sequence[Path], keep: Callable[[pa.Table], pa.Table] = lambda rows: rows) -> None:
+        """Replace ``files``, between which no other lies, by one."""
+        contents = [self._parts[file] if file in self._parts else _read_file(file) for file in files]
+        rows = keep(_joined(self._folder, contents, self._schema)).replace_schema_metadata(self._schema.metadata)
+        spans = [stamps(file.name) for file in files]
+        own = max(last for _, last in spans) + 1
+        self._stamp = max(self._stamp, own)
+        self._publish(rows, f"compact-{own:020d}-{min(first for first, _ in spans):020d}")
+        self._finish_removals()
+        self._parts = {file: part for file, part in self._parts.items() if file not in files}
+
+    def _publish(self, rows: pa.Table, name: str) -> Path:
+        path = self._folder / f"{name}-{uuid.uuid4().hex[:8]}.parquet"
+        return write_atomically(path, lambda stream: pq.write_table(rows, stream))
 
     def _finish_removals(self) -> None:
         live = {file.name for file in _live_files(self._folder)}

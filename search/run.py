@@ -8,7 +8,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cluster.authentication import authenticate_local_cluster
+from cluster.authentication import authenticate_local_cluster, show_token
 from search.command_line import check_overrides, quoted_lists, register
 from search.config import SearchConfig, continued, settle, space_of
 from search.errors import errors_in_one_line
@@ -25,6 +25,8 @@ def _run(node: DictConfig) -> None:
         space_of(config)
         if config.cluster.address is None:
             authenticate_local_cluster()
+        else:
+            show_token()
         # torch and Ray take seconds to import: a misspelt setting should not wait for them.
         from search import session  # noqa: PLC0415
 

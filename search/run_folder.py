@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,12 @@ class RunFolder:
     def log(self) -> Path:
         """What the libraries said while the search ran."""
         return self.path / "search.log"
+
+    def is_unbegun(self) -> bool:
+        """Whether a search was killed while it made the folder: there is what it makes first, and nothing else."""
+        first = {".lock", self.trials.name, self.results.name, self.data.name, self.warm_start.name}
+        found = {item.name for item in self.path.iterdir() if not fnmatch(item.name, ".*.tmp")}
+        return bool(found) and found <= first
 
     def require_writable_parent(self) -> None:
         """Refuse early a place where the run's folder could not be made.

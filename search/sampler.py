@@ -6,7 +6,7 @@ import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -21,6 +21,7 @@ from search.ehvi import Cost, Costs, Ehvi, Tried, architecture_part
 from search.learning_curves import LearningCurves
 from search.space_checks import list_grid
 from search.stopping import Objectives
+from search.surrogate import MOST
 from spaces import Assignment, Space
 
 _TOLD_AS = {
@@ -33,7 +34,10 @@ FAILED_SPREAD = 0.2
 """Standard deviation of the mIoU 0 that a failed trial counts as: a warning to its neighbourhood, not a fact."""
 SOURCE = "source"
 """User attribute of a trial that another run tried: which one."""
+MOST_WAITING = 16
+"""Points of a grid, and baselines, that wait in the study at a time."""
 _CONSTRAINTS = "constraints"
+_STUDY = "search"
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Sampler:
         self._before = len(earlier)
         self._study = optuna.create_study(
             storage=None if storage is None else _url(storage),
-            study_name="search",
+            study_name=_STUDY,
             directions=_directions(),
             load_if_exists=True,
         )
@@ -110,13 +114,19 @@ class Sampler:
         past = max(past, self._before)
         self._study.sampler = build_sampler(config, seed + past)
         points = [point for point in self._first_points(seed) if all(point != known.assignment for known in earlier)]
-        for point in points[past - self._before :]:
-            self._study.enqueue_trial(space.enqueued(point))
+        self._points = points[past - self._before :][::-1]
+        """What is drawn before anybody chooses, the last one first."""
+        self._waiting = len(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        self._enqueue_points()
         self._live: dict[str, Trial] = {}
         self._curves = LearningCurves(epochs)
         known_costs = _with_earlier(costs, earlier)
         self._model = Ehvi(space, known_costs, config.startup_trials, seed) if config.name == "ehvi" else None
         self._assignments: dict[int, Assignment] = {}
+        """Number to what was drawn, of trials that run."""
+        self._ended: dict[int, Tried] = {}
+        """Number to what the study has of a trial that ended."""
+        self._completed = 0
 
     def report(self, trial_id: str, epoch: int, objectives: Objectives) -> None:
         """A trial reported its ``objectives`` at ``epoch``; all recorded ones are reported again after a restart."""
@@ -124,10 +134,12 @@ class Sampler:
 
     def ask(self) -> Draw | None:
         """The next draw; none when a grid is exhausted, or all that a model could propose."""
-        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if self._grid and not waiting:
+        self._enqueue_points()
+        if self._waiting:
+            self._waiting -= 1
+        elif self._grid:
             return None
-        if self._model is not None and not waiting:
+        elif self._model is not None:
             proposed = self._model.propose(self._tried())
             if proposed is None:
                 return None
@@ -171,26 +183,45 @@ class Sampler:
         """The trial ended without a result."""
         self._tell(trial_id, columns.FAILED, reason)
 
+    def _enqueue_points(self) -> None:
+        """Have the next points wait in the study, but not too many: it reads all that wait whenever it is asked."""
+        while self._points and self._waiting < MOST_WAITING:
+            self._study.enqueue_trial(self._space.enqueued(self._points.pop()))
+            self._waiting += 1
+
     def _tried(self) -> list[Tried]:
         """All that was drawn, for the model: mIoU at the end, or as the learning curve promises."""
         trials = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
         return [self._as_tried(trial) for trial in trials]
 
     def _as_tried(self, trial: FrozenTrial) -> Tried:
-        assignment = self._assignments.get(trial.number)
-        if assignment is None:
-            assignment = self._assignments[trial.number] = self._space.suggest(FixedTrial(trial.params))
-        state = trial.user_attrs.get(columns.STATE)
-        if state == columns.COMPLETED:
-            return Tried(assignment, trial.values[0])
-        if state == columns.FAILED:
-            return Tried(assignment, 0.0, FAILED_SPREAD, member=False)
+        tried = self._ended.get(trial.number) or self._read(trial)
+        if tried.miou is not None or (not tried.member and self._completed >= MOST):
+            return tried  # With so many that completed, the model is not fitted to what is only expected.
         curve = self._curves.trials.get(self._id(trial.number))
-        miou, spread = (None if curve is None else self._curves.expected(curve)) or (None, 0.0)
-        return Tried(assignment, miou, spread, member=state is None)
+        expected = None if curve is None else self._curves.expected(curve)
+        return tried if expected is None else replace(tried, miou=expected[0], spread=expected[1])
+
+    def _read(self, trial: FrozenTrial) -> Tried:
+        """What the study has of a trial."""
+        state, assignment = trial.user_attrs.get(columns.STATE), self._assignments.pop(trial.number, None)
+        if assignment is None:
+            assignment = self._space.suggest(FixedTrial(trial.params))
+        if state is None:
+            self._assignments[trial.number] = assignment
+            return Tried(assignment)
+        if state == columns.COMPLETED:
+            tried = Tried(assignment, trial.values[0])
+            self._completed += 1
+        elif state == columns.FAILED:
+            tried = Tried(assignment, 0.0, FAILED_SPREAD, member=False)
+        else:
+            tried = Tried(assignment, member=False)
+        self._ended[trial.number] = tried
+        return tried
 
     def _id(self, number: int) -> str:
-        return f"t{number - self._before:04d}"
+        return _configuration(number, self._before)
 
     def _take(self, trial: Trial) -> Draw:
         trial_id = self._id(trial.number)
@@ -225,6 +256,19 @@ class Sampler:
         grid = list_grid(self._space) if self._grid else []
         random.Random(seed).shuffle(grid)
         return baselines + [point for point in grid if point not in baselines]
+
+
+def drawn_configurations(storage: Path, before: int) -> set[str]:
+    """Ids of the configurations that the study in the file ``storage`` has drawn, behind ``before`` earlier ones."""
+    if not storage.exists() or _STUDY not in optuna.get_all_study_names(_url(storage)):
+        return set()
+    trials = optuna.load_study(study_name=_STUDY, storage=_url(storage)).get_trials(deepcopy=False)
+    drawn = [trial.number for trial in trials if trial.state != TrialState.WAITING]
+    return {_configuration(number, before) for number in drawn if number >= before}
+
+
+def _configuration(number: int, before: int) -> str:
+    return f"t{number - before:04d}"
 
 
 def build_sampler(config: SamplerConfig, seed: int) -> BaseSampler:

@@ -16,7 +16,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 Floats = NDArray[np.float64]
 
 MOST = 200
-"""Trials that its kernel is fitted to: the cost grows with their cube."""
+"""Trials that its kernel is to be fitted to: the cost grows with their cube."""
 STEPS = 20
 """Of the search for the kernel's lengths; further ones hardly change a choice."""
 LEAST_SCALE = 0.01
@@ -37,9 +37,6 @@ class Surrogate:
             mious: their mIoU, known or expected, shape ``(n,)``.
             spreads: standard deviation of what is only expected, shape ``(n,)``; 0 where it is known.
         """
-        # The surest, and of equals the newest: they lie where the search is now.
-        chosen = np.lexsort((-np.arange(len(mious)), spreads))[:MOST]
-        points, mious, spreads = points[chosen], mious[chosen], spreads[chosen]
         self._centre, self._scale = float(mious.mean()), max(float(mious.std()), LEAST_SCALE)
         self._points, self._values = points, (mious - self._centre) / self._scale
         self._noise = (spreads / self._scale) ** 2 + 1e-6

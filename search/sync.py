@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from rich.console import Console
 
-from search.command_line import RunChoice, run_command
+from search.command_line import RunChoice, quoted_lists, run_command
 from search.config import TrackingConfig, load_config
 from search.console import sayer
 from search.errors import log_to
@@ -16,10 +17,11 @@ Bring W&B to what a run's folder holds: its sweep, a run a trial, and the search
 What is there already is not sent again, so it can be run at any time and as often as one likes: for a search that was
 offline, one that W&B failed, or one whose nodes have no network (with follow=true beside it, where there is one).
 
-  python -m search.sync [run=NAME] [runs=DIR] [follow=true] [project=NAME] [entity=NAME]
+  python -m search.sync [run=NAME] [runs=DIR] [storage=URI] [follow=true] [project=NAME] [entity=NAME]
 
   run=NAME       name of the run; default: the latest
   runs=DIR       folder of all runs; default: runs
+  storage=URI    bring the run from there first
   follow=true    go on until the search ends
   project=NAME   W&B project; default: tracking.project of the run
   entity=NAME    W&B user or team; default: tracking.entity of the run, else the account's
@@ -66,6 +68,7 @@ def sync(config: SyncConfig) -> None:
 
 def main() -> None:
     """Entry point."""
+    sys.argv[1:] = quoted_lists(sys.argv[1:])
     run_command("sync", SyncConfig, HELP, sync, "what was sent stays, and the same command sends the rest.")
 
 

@@ -1,14 +1,17 @@
 """The Ray Tune trainable: an actor that trains one trial after the other, an epoch a step.
 
-It needs none of Ray's checkpoints: the trial's own folder says where to go on, on any node that sees it.
+It needs none of Ray's checkpoints: the trial's own folder says where to go on, on any node that sees it; or else the
+run's storage, on any node that reaches it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import gc
+import errno
+import platform
+import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +20,28 @@ from ray import tune
 from ray.tune.result import DONE
 
 from search import columns
-from trainers.config import DataConfig, TrialConfig
-from trainers.datasets import SegmentationData, open_dataset
-from trainers.loop import EpochResult, resolve_device, train
-from trainers.models import check_model
+from search.stored_checkpoints import StoredCheckpoints
+from search.workers import Crew
+from trainers.checkpoint import UnwritableError
+from trainers.config import TrialConfig
+from trainers.distributed import WorkerLostError
+from trainers.loop import resolve_device
 from trainers.profiling import device_name
 
-TRIAL_ID, CONFIG, FOLDER, THREADS = "id", "trial", "folder", "threads"
-"""Keys of the Tune configuration of a trial."""
+TRIAL_ID, CONFIG, FOLDER, THREADS, WORKERS = "id", "trial", "folder", "threads", "workers"
+"""Keys of the Tune configuration of a trial; without ``workers`` it is one."""
+GPUS = "gpus"
+"""Key of the same: what each worker has of a GPU."""
+STORAGE = "storage"
+"""Key of the same: URI of the run's folder in its storage; without one, checkpoints lie in the trial's folder."""
 FAILURE, TRACEBACK = "failure", "traceback"
 """Keys of the result of a trial that failed."""
+WAITING = "waiting"
+"""Key of the result of a trial that cannot be kept on disk right now: why, for people."""
+RETRY_S = 5.0
+"""Pause before an epoch that could not be kept is trained again."""
+DISK_PATIENCE_S = 1800.0
+"""How long a trial waits for its disk before it fails."""
 
 
 def trial_name(config: Mapping[str, Any]) -> str:
@@ -39,9 +54,9 @@ class TrialActor(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Called by Tune in a new process."""
-        self._datasets: dict[DataConfig, SegmentationData] = {}
-        self._epochs: Iterator[EpochResult] | None = None
-        torch.set_num_threads(config[THREADS])
+        self._crew = Crew(config[THREADS])
+        self._stored: StoredCheckpoints | None = None
+        self._waiting_since: float | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Called by Tune before the next trial: let go of the last one's model and memory."""
@@ -52,38 +67,66 @@ class TrialActor(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train one epoch. A failure is a result, not an exception, so that the actor lives on."""
         try:
-            return self._next_epoch()
-        except torch.AcceleratorError:
-            raise  # The GPU context is gone, and with it this process.
+            result = self._next_epoch()
+            self._waiting_since = None
+            return result
+        except (torch.AcceleratorError, WorkerLostError):
+            raise  # A GPU context is gone, or a worker, and with it this process: a new one goes on.
         except Exception as error:
+            if isinstance(error, UnwritableError) and self._has_patience():
+                return self._wait(error)
+            written = traceback.format_exc()
             self._forget()
             reason = f"{type(error).__name__}: {error}"
-            return {FAILURE: reason, TRACEBACK: traceback.format_exc(), columns.EPOCH: 0, DONE: True}
+            return {FAILURE: reason, TRACEBACK: written, columns.EPOCH: 0, DONE: True}
+
+    def _has_patience(self) -> bool:
+        """Whether the disk may still come back; the wait begins with the first question."""
+        if self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        return time.monotonic() - self._waiting_since < DISK_PATIENCE_S
+
+    def _wait(self, error: UnwritableError) -> dict[str, Any]:
+        """The epoch is lost, not the trial: it goes on from its last checkpoint when the disk takes one again."""
+        self._forget()
+        time.sleep(RETRY_S)
+        why = f"{error.filename} cannot be written: {error.strerror} (on {platform.node()})"
+        return {WAITING: why, columns.EPOCH: 0}
 
     def cleanup(self) -> None:
         """Called by Tune when the actor ends."""
+        self._crew.dismiss()
         self._forget()
 
     def _next_epoch(self) -> dict[str, Any]:
+        if not self._crew.begun:
+            workers = self.config.get(WORKERS, 1)
+            self._crew.begin(self.config[CONFIG], self._folder(), workers, trial_name(self.config))
+        result = self._crew.next_epoch()
         trial = TrialConfig.from_dict(self.config[CONFIG])
-        data = self._open(trial.data)
-        if self._epochs is None:
-            check_model(trial.model)
-            self._epochs = train(trial, data, Path(self.config[FOLDER]))
-        result = next(self._epochs)
+        if self._stored is not None:
+            self._stored.put(last_epoch=result.epoch >= trial.training.epochs)
+        classes = self._crew.open(trial.data).classes
         metrics = dataclasses.asdict(result)
         iou = metrics.pop("iou")
-        metrics |= {columns.iou_column(item.name): value for item, value in zip(data.classes, iou, strict=True)}
+        metrics |= {columns.iou_column(item.name): value for item, value in zip(classes, iou, strict=True)}
         device = device_name(resolve_device(trial.training.device))
         return metrics | {columns.DEVICE: device, DONE: result.epoch >= trial.training.epochs}
 
-    def _open(self, config: DataConfig) -> SegmentationData:
-        if config not in self._datasets:
-            self._datasets = {config: open_dataset(config)}
-        return self._datasets[config]
+    def _folder(self) -> str:
+        """Where the trial's checkpoints lie on this node; with what an earlier process of it stored."""
+        storage = self.config.get(STORAGE)
+        if storage is None:
+            folder = Path(self.config[FOLDER])
+            if not (folder / "config.yaml").exists():  # Written before the trial was handed out.
+                raise UnwritableError(errno.ENOENT, "this node does not see it", str(folder))
+            return str(folder)
+        self._stored = StoredCheckpoints(storage, self.config[TRIAL_ID])
+        self._stored.fetch_last(self.config[CONFIG])
+        return str(self._stored.folder)
 
     def _forget(self) -> None:
-        self._epochs = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._crew.forget()
+        if self._stored is not None:
+            self._stored.close()
+            self._stored = None

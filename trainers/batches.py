@@ -6,7 +6,7 @@ Images stay uint8 up to the device, a quarter of the bytes to move; :func:`norma
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainers.datasets import Split
+from trainers.datasets import IGNORE_INDEX, Split
+from trainers.distributed import ALONE, Group
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -28,39 +29,61 @@ Item = TypeVar("Item")
 
 
 def training_batches(  # noqa: PLR0917
-    split: Split, augmentation: A.Compose, crop: int | None, batch_size: int, seed: int, epoch: int
+    split: Split,
+    augmentation: A.Compose,
+    crop: int | None,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    group: Group = ALONE,
 ) -> Iterator[Batch]:
-    """Shuffled, augmented batches of one epoch, decided by ``(seed, epoch)`` alone.
+    """Shuffled, augmented batches of one epoch, decided by ``(seed, epoch)`` alone, or a worker's part of each.
 
-    So an epoch is the same whether or not training was resumed before it. A last batch of a single image is left
-    out if there are others, since batch normalisation needs two values a channel; see :func:`count_batches`. One
-    batch is made ahead in a thread, which ends when the iterator is exhausted or closed.
+    So an epoch is the same whether or not training was resumed before it. How an image is varied depends on its place
+    in the epoch and not on the images before it, so it is the same with any number of workers. A last batch of a
+    single image is left out if there are others, since batch normalisation needs two values a channel; see
+    :func:`count_batches`. One batch is made ahead in a thread, which ends when the iterator is exhausted or closed.
 
     Args:
         split: what to read.
         augmentation: from :func:`trainers.augmentations.build_augmentation`; used by this iterator only.
         crop: the crop side that ``augmentation`` was built with.
-        batch_size: images a batch.
+        batch_size: images a batch, of all workers together.
         seed: the trial's seed.
         epoch: number of the epoch.
+        group: the workers that divide each batch.
 
     Yields:
         Images, uint8 (b, 3, h, w) in channels-last memory, and masks, int64 (b, h, w).
     """
-    generator = np.random.default_rng((seed, epoch))
-    order = generator.permutation(len(split))
-    # Not set_random_seed: that gives every transform the same stream, and both flips would always come together.
-    augmentation.set_random_state(generator, random.Random(int(generator.integers(2**31))))
+    order = np.random.default_rng((seed, epoch)).permutation(len(split))
     starts = range(0, count_batches(len(split), batch_size) * batch_size, batch_size)
-    chosen = (order[start : start + batch_size] for start in starts)
-    return _one_ahead(_augmented(split, indices, augmentation, crop) for indices in chosen)
+
+    def batch_at(start: int) -> Batch:
+        places, counts = _part(range(start, min(start + batch_size, len(order))), group)
+        chosen = [(order[place], (seed, epoch, 1 + place)) for place in places]
+        batch = _augmented(split, chosen, augmentation, crop)
+        return batch if counts else _ignored(batch)
+
+    return _one_ahead(map(batch_at, starts))
 
 
-def evaluation_batches(split: Split, batch_size: int) -> Iterator[Batch]:
-    """All images in order, whole and unchanged; tensors as those of :func:`training_batches`."""
+def evaluation_batches(split: Split, batch_size: int, group: Group = ALONE) -> Iterator[Batch]:
+    """All images in order, whole and unchanged, or a worker's part of each batch; tensors as of training."""
     for start in range(0, len(split), batch_size):
-        part = slice(start, start + batch_size)
-        yield _tensors(np.array(split.images[part]), split.masks[part])
+        places, counts = _part(range(start, min(start + batch_size, len(split))), group)
+        part = slice(places.start, places.stop)
+        batch = _tensors(np.array(split.images[part]), split.masks[part])
+        yield batch if counts else _ignored(batch)
+
+
+def _part(places: range, group: Group) -> tuple[range, bool]:
+    part, counts = group.part(len(places))
+    return places[part], counts
+
+
+def _ignored(batch: Batch) -> Batch:
+    return batch[0], torch.full_like(batch[1], IGNORE_INDEX)
 
 
 def count_batches(images: int, batch_size: int) -> int:
@@ -84,11 +107,17 @@ def _channel_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def _augmented(split: Split, indices: NDArray[np.intp], augmentation: A.Compose, crop: int | None) -> Batch:
+def _augmented(
+    split: Split, chosen: Sequence[tuple[int, tuple[int, int, int]]], augmentation: A.Compose, crop: int | None
+) -> Batch:
+    """The batch of images ``chosen``: the index of each, and the seed of how it is varied."""
     height, width = (crop, crop) if crop is not None else split.masks.shape[1:]
-    images = np.empty((len(indices), height, width, 3), np.uint8)
-    masks = np.empty((len(indices), height, width), np.uint8)
-    for row, index in enumerate(indices):
+    images = np.empty((len(chosen), height, width, 3), np.uint8)
+    masks = np.empty((len(chosen), height, width), np.uint8)
+    for row, (index, seed) in enumerate(chosen):
+        generator = np.random.default_rng(seed)
+        # Not set_random_seed: that gives every transform the same stream, and both flips would always come together.
+        augmentation.set_random_state(generator, random.Random(int(generator.integers(2**31))))
         varied = augmentation(image=np.array(split.images[index]), mask=np.array(split.masks[index]))
         images[row], masks[row] = varied["image"], varied["mask"]
     return _tensors(images, masks)

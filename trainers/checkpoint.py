@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,16 @@ class CheckpointError(TrialError):
     """A checkpoint that cannot be read or belongs to another trial."""
 
 
+class UnwritableError(OSError):
+    """A checkpoint that the disk does not take: full, gone, or broken. The trial can go on once it does."""
+
+
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one trial in ``folder``."""
+    """The checkpoints of one trial in ``folder``; made when it is missing, but not the folder that it lies in.
+
+    A node that loses sight of a shared folder would else write where nobody looks.
+    """
 
     folder: Path
 
@@ -50,11 +58,15 @@ class Checkpoints:
         return content
 
     def save_last(self, content: Mapping[str, Any]) -> None:
-        """Replace ``last.pt``; keys are whatever the loop needs, plus ``config``."""
+        """Replace ``last.pt``; keys are whatever the loop needs, plus ``config``.
+
+        Raises:
+            UnwritableError: naming the file and why; the one before is still there.
+        """
         self._save(content, self.last)
 
     def save_best(self, content: Mapping[str, Any]) -> None:
-        """Replace ``best.pt``."""
+        """Replace ``best.pt``; raises as :meth:`save_last`."""
         self._save(content, self.best)
 
     def remove_last(self) -> None:
@@ -69,14 +81,22 @@ class Checkpoints:
         self.best.unlink(missing_ok=True)
 
     def _save(self, content: Mapping[str, Any], path: Path) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         # After a kill an old process of the trial may still write for a moment: never into the same file.
         hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with hidden.open("wb") as stream:
-            torch.save({"version": VERSION, **content}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        hidden.replace(path)
+        try:
+            self.folder.mkdir(exist_ok=True)
+            with hidden.open("wb") as stream:
+                torch.save({"version": VERSION, **content}, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            hidden.replace(path)
+        except (OSError, RuntimeError) as error:
+            cause = error if isinstance(error, OSError) else error.__context__  # torch says only that it failed.
+            if not isinstance(cause, OSError):
+                raise
+            with suppress(OSError):
+                hidden.unlink(missing_ok=True)
+            raise UnwritableError(cause.errno, cause.strerror, str(path)) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from trainers.choices import (
     UNET_SIZES,
     fields_read,
 )
-from trainers.settings import ConfigError, choose, require, schema, setting_names, unknown_setting
+from trainers.settings import ConfigError, choose, read_settings, require, schema, setting_names, unknown_setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,13 +279,16 @@ class TrainingConfig:
     epochs: int = 50
     """Full budget of a trial in passes over the training images."""
     batch_size: int = 16
-    """Images per optimizer step."""
+    """Images per optimizer step, all workers of the trial together."""
     seed: int = 0
     """Seed of weights, batch order and augmentation."""
     precision: str = "auto"
     """``fp32``, ``bf16`` (autocast, channels last), or ``auto``: the faster one, measured per architecture."""
     device: str = "auto"
     """``cpu``, ``cuda``, or ``auto``: a GPU when there is one."""
+    sync_batchnorm: bool = False
+    """Whether the workers of one trial normalise by the statistics of the whole batch instead of each its own part;
+    on GPUs only, and without effect on one worker."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "training.epochs", "at least 1", self.epochs)
@@ -340,7 +343,7 @@ class TrialConfig:
             ConfigError: not YAML, or as :meth:`from_dict`.
         """
         try:
-            content = OmegaConf.load(path)
+            content = read_settings(path)
         except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} cannot be read as settings: {error}") from error
         if not isinstance(content, DictConfig):

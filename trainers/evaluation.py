@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainers.datasets import IGNORE_INDEX
+from trainers.distributed import ALONE, Group
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class ConfusionMatrix:
     """Counts pixels by true and predicted class, on the device where they are.
 
     Attributes:
-        counts: int64, shape (classes, classes), rows are the truth; processes that share a data set may sum theirs.
+        counts: int64, shape (classes, classes), rows are the truth.
     """
 
     def __init__(self, num_classes: int, device: torch.device | str) -> None:
@@ -93,9 +94,9 @@ class ConfusionMatrix:
             raise ValueError(f"Labels must be below {self.num_classes} or {IGNORE_INDEX} (ignored).")
         self.counts += counts[1:].reshape_as(self.counts)
 
-    def compute(self) -> SegmentationMetrics:
-        """The metrics of all pixels counted so far."""
-        return SegmentationMetrics(self.counts.cpu().numpy().copy())
+    def compute(self, group: Group = ALONE) -> SegmentationMetrics:
+        """The metrics of all pixels that all of ``group`` counted so far."""
+        return SegmentationMetrics(group.sum(self.counts).cpu().numpy().copy())
 
 
 def constant_prediction_metrics(class_pixels: NDArray[np.int64], index: int) -> SegmentationMetrics:

@@ -18,6 +18,7 @@ from trainers.batches import count_batches, evaluation_batches, normalise, train
 from trainers.checkpoint import Checkpoints
 from trainers.config import TrialConfig
 from trainers.datasets import SegmentationData, Split
+from trainers.distributed import ALONE, Group, check_workers
 from trainers.evaluation import ConfusionMatrix, SegmentationMetrics
 from trainers.losses import build_loss
 from trainers.models import build_model
@@ -67,20 +68,34 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
-def train(config: TrialConfig, data: SegmentationData, folder: Path) -> Iterator[EpochResult]:
+def train(config: TrialConfig, data: SegmentationData, folder: Path, group: Group = ALONE) -> Iterator[EpochResult]:
     """Train one trial and yield after every epoch, once its checkpoint is durable.
 
     If ``folder`` holds a checkpoint of the same trial, its epochs are yielded again from the record and training
     goes on behind them with the numbers an uninterrupted run would have had.
 
+    Workers of one trial call this with the same arguments but their own ``group``, and take every epoch together.
+    All have the same results but for times; rank 0 alone needs ``folder``. With another number of workers the trial
+    is the same one, and its numbers agree up to the order of sums, if two things do not matter: statistics of batches
+    without ``training.sync_batchnorm``, and dropout, which is another draw in each worker.
+
     Raises:
-        TrainingError: the loss is no longer finite.
+        TrainingError: the loss is no longer finite; all workers raise it.
         CheckpointError: ``folder`` holds the checkpoint of another trial.
+        ConfigError: as :func:`~trainers.distributed.check_workers`.
+        WorkerLostError: another worker is gone, which includes that it raised something of its own and then ended.
     """
-    trial = Trial(config, data)
-    checkpoints = Checkpoints(folder)
+    with group.watched():
+        yield from _train(config, data, Checkpoints(folder), group)
+
+
+def _train(
+    config: TrialConfig, data: SegmentationData, checkpoints: Checkpoints, group: Group
+) -> Iterator[EpochResult]:
+    trial = Trial(config, data, group)
+    first = group.rank == 0
     history: list[EpochResult] = []
-    saved = checkpoints.load_last(config.to_dict())
+    saved = group.share(checkpoints.load_last(config.to_dict()) if first else None)
     if saved is not None:
         trial.load_state(saved["state"])
         history = [EpochResult(**values) for values in saved["history"]]
@@ -88,25 +103,32 @@ def train(config: TrialConfig, data: SegmentationData, folder: Path) -> Iterator
     for epoch in range(len(history) + 1, config.training.epochs + 1):
         spent_s = history[-1].train_time_s if history else 0.0
         result = trial.run_epoch(epoch, spent_s)
-        if result.miou > max((earlier.miou for earlier in history), default=-math.inf):
+        if first and result.miou > max((earlier.miou for earlier in history), default=-math.inf):
             checkpoints.save_best(trial.export() | {"metrics": dataclasses.asdict(result)})
         history.append(result)
-        rows = [dataclasses.asdict(item) for item in history]
-        checkpoints.save_last({"config": config.to_dict(), "state": trial.state(), "history": rows})
+        if first:
+            rows = [dataclasses.asdict(item) for item in history]
+            checkpoints.save_last({"config": config.to_dict(), "state": trial.state(), "history": rows})
         yield result
 
 
 class Trial:
-    """Model, loss, optimizer and schedule of one trial on one device."""
+    """Model, loss, optimizer and schedule of one trial on one device, for one of its workers."""
 
-    def __init__(self, config: TrialConfig, data: SegmentationData) -> None:
-        self.config, self.data = config, data
+    def __init__(self, config: TrialConfig, data: SegmentationData, group: Group = ALONE) -> None:
+        self.config, self.data, self.group = config, data, group
         training = config.training
         self.device = resolve_device(training.device)
-        self.precision = resolve_precision(config, data.num_classes, self.device)
+        check_workers(training, group.size, self.device)
+        decides = group.rank == 0
+        self.precision: str = group.share(resolve_precision(config, data.num_classes, self.device) if decides else None)
         torch.manual_seed(training.seed)
-        self.model = place_model(build_model(config.model, data.num_classes), self.device, self.precision)
-        self.loss = build_loss(config.loss, data.class_counts()).to(self.device)
+        model = build_model(config.model, data.num_classes)
+        if training.sync_batchnorm and group.size > 1:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        self.model = place_model(model, self.device, self.precision)
+        self._trained = group.parallel(self.model)
+        self.loss = build_loss(config.loss, data.class_counts(), group).to(self.device)
         self.optimizer = build_optimizer(config.optimizer, self.model.parameters())
         steps = count_batches(len(data.train), training.batch_size)
         self.schedule = build_schedule(config.schedule, self.optimizer, training.epochs, steps)
@@ -141,16 +163,16 @@ class Trial:
         """Mean loss, number of images, and metrics of one pass over the training images."""
         training = self.config.training
         # Dropout draws from the global generator: seeding it per epoch makes a resumed epoch the same epoch.
-        torch.manual_seed(training.seed * 1_000_003 + epoch)
+        torch.manual_seed(training.seed * 1_000_003 + epoch + (self.group.rank << 52))
         self.model.train()
         total, images = torch.zeros((), device=self.device), 0
         confusion = ConfusionMatrix(self.data.num_classes, self.device)
         split, crop = self.data.train, self.config.data.crop
         for pixels, target in training_batches(
-            split, self.augmentation, crop, training.batch_size, training.seed, epoch
+            split, self.augmentation, crop, training.batch_size, training.seed, epoch, self.group
         ):
             truth = target.to(self.device, non_blocking=True)
-            logits = self.compute_logits(pixels)
+            logits = compute_logits(self._trained, pixels, self.device, self.precision)
             loss = self.loss(logits, truth)
             if not torch.isfinite(loss):
                 raise TrainingError(f"The loss became {loss.item()} in epoch {epoch}; a lower optimizer.lr may help.")
@@ -159,9 +181,11 @@ class Trial:
             self.optimizer.step()
             self.schedule.step()
             confusion.update(logits.detach().argmax(1), truth)
-            total += loss.detach() * len(pixels)
-            images += len(pixels)
-        return total.item() / images, images, confusion.compute()
+            size = min(training.batch_size, len(split) - images)
+            total += loss.detach() * size
+            images += size
+        self.group.average_statistics(self.model)
+        return total.item() / images, images, confusion.compute(self.group)
 
     def compute_logits(self, pixels: torch.Tensor) -> torch.Tensor:
         """Logits (n, classes, h, w) in float32 of uint8 images (n, 3, h, w)."""
@@ -207,13 +231,16 @@ def evaluate(trial: Trial, split: Split) -> tuple[float, SegmentationMetrics]:
     """Mean loss per image, and metrics from one confusion matrix, over all of ``split``."""
     trial.model.eval()
     confusion = ConfusionMatrix(trial.data.num_classes, trial.device)
-    total = torch.zeros((), device=trial.device)
-    for pixels, target in evaluation_batches(split, trial.config.training.batch_size):
+    total, images = torch.zeros((), device=trial.device), 0
+    batch_size = trial.config.training.batch_size
+    for pixels, target in evaluation_batches(split, batch_size, trial.group):
         truth = target.to(trial.device, non_blocking=True)
         logits = trial.compute_logits(pixels)
-        total += trial.loss(logits, truth) * len(pixels)
+        size = min(batch_size, len(split) - images)
+        total += trial.loss(logits, truth) * size
+        images += size
         confusion.update(logits.argmax(1), truth)
-    return total.item() / len(split), confusion.compute()
+    return total.item() / len(split), confusion.compute(trial.group)
 
 
 def resolve_precision(config: TrialConfig, num_classes: int, device: torch.device) -> str:

@@ -3,6 +3,8 @@
 Two kinds of average, both over the labelled pixels of a batch: losses of a pixel (cross-entropy, focal, hinge) count
 each pixel with the weight of its true class; losses of a region (Dice, Lovász) exist once a class and count each
 class that the labels of the batch show with its weight.
+
+Where several workers divide a batch, each has the loss of the whole batch, but for Lovász: see :class:`Lovasz`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from trainers.class_weights import class_weights
 from trainers.config import LossConfig
 from trainers.datasets import IGNORE_INDEX, ClassCounts
+from trainers.distributed import ALONE, Group
 
 
 class SegmentationLoss(nn.Module, ABC):
@@ -29,6 +32,8 @@ class SegmentationLoss(nn.Module, ABC):
     """
 
     weights: Tensor
+    group: Group = ALONE
+    """The workers whose batches are parts of one."""
 
     def __init__(self, weights: Tensor) -> None:
         """Take the weight of each class, shape (classes,)."""
@@ -63,7 +68,8 @@ class PixelLoss(SegmentationLoss):
         self.register_buffer("pixel_weights", by_label, persistent=False)
 
     def _cost(self, scores: Tensor, target: Tensor) -> Tensor:
-        return weighted_mean(self._pixel_losses(scores, target), self.pixel_weights.to(scores.dtype)[target])
+        weights = self.pixel_weights.to(scores.dtype)[target]
+        return weighted_mean(self._pixel_losses(scores, target), weights, self.group)
 
     @abstractmethod
     def _pixel_losses(self, scores: Tensor, target: Tensor) -> Tensor:
@@ -112,7 +118,7 @@ class RegionLoss(SegmentationLoss):
 
     def _cost(self, scores: Tensor, target: Tensor) -> Tensor:
         truth = target.unsqueeze(1) == torch.arange(len(self.weights), device=target.device).view(-1, 1, 1)
-        present = truth.any(dim=(0, 2, 3))
+        present = self.group.sum(truth.sum(dim=(0, 2, 3))) > 0
         losses = self._class_losses(scores.softmax(1), truth, (target == IGNORE_INDEX).unsqueeze(1))
         return weighted_mean(losses, self.weights.to(scores.dtype) * present)
 
@@ -137,11 +143,16 @@ class Dice(RegionLoss):
         pixels = (0, 2, 3)
         overlap = (probabilities * truth).sum(pixels)
         total = probabilities.masked_fill(ignored, 0).sum(pixels) + truth.sum(pixels)
+        overlap, total = self.group.sum(torch.stack([overlap, total])).unbind()
         return 1 - 2 * overlap / torch.where(total > 0, total, 1)
 
 
 class Lovasz(RegionLoss):
-    """Lovász-softmax: the convex extension of 1 - IoU to probabilities (Berman et al. 2018, arXiv 1705.08790)."""
+    """Lovász-softmax: the convex extension of 1 - IoU to probabilities (Berman et al. 2018, arXiv 1705.08790).
+
+    It sorts all pixels, which workers that divide a batch do not have together: the loss of a class is then the mean
+    of theirs, over the workers whose labels show it. Smaller batches make it a little larger.
+    """
 
     def _class_losses(self, probabilities: Tensor, truth: Tensor, ignored: Tensor) -> Tensor:
         # Below every error, ignored pixels come last, where the Jaccard loss is 1 already and grows no more.
@@ -149,7 +160,12 @@ class Lovasz(RegionLoss):
         # Stable, so that the subgradient at equal errors is the same in every run.
         errors, order = errors.movedim(1, 0).flatten(1).sort(dim=1, descending=True, stable=True)
         steps = jaccard_steps(truth.movedim(1, 0).flatten(1).gather(1, order), errors.dtype)
-        return (errors * steps).sum(1)
+        losses = (errors * steps).sum(1)
+        if self.group.size == 1:
+            return losses
+        shown = truth.any(dim=(0, 2, 3)).to(losses.dtype)
+        total, workers = self.group.sum(torch.stack([losses * shown, shown])).unbind()
+        return total / workers.clamp(min=1)
 
 
 def jaccard_steps(truth: Tensor, dtype: torch.dtype) -> Tensor:
@@ -185,28 +201,30 @@ class WeightedSum(nn.Module):
         return torch.stack(costs).sum()
 
 
-def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
-    """Mean with weights, and 0 if they are all 0; a NaN loss stays NaN."""
-    mass = weights.sum()
-    return (losses * weights).sum() / torch.where(mass > 0, mass, 1)
+def weighted_mean(losses: Tensor, weights: Tensor, group: Group = ALONE) -> Tensor:
+    """Mean with weights over what all of ``group`` give, and 0 if they are all 0; a NaN loss stays NaN."""
+    total, mass = group.sum(torch.stack([(losses * weights).sum(), weights.sum()])).unbind()
+    return total / torch.where(mass > 0, mass, 1)
 
 
-def build_loss(config: LossConfig, counts: ClassCounts) -> nn.Module:
+def build_loss(config: LossConfig, counts: ClassCounts, group: Group = ALONE) -> nn.Module:
     """Build the loss that ``config`` describes; terms of a sum with factor 0 are left out.
 
     Args:
         config: name, settings and class weighting.
         counts: how often training shows each class.
+        group: the workers that divide each batch.
 
     Raises:
         ConfigError: weights by frequency are asked for, and no training pixel has a label.
     """
     weights = torch.from_numpy(class_weights(config, counts)).float()
-    if config.name != "sum":
-        return build_term(config.name, weights, config)
-    factors = dataclasses.asdict(config.terms)
+    named = config.name != "sum"
+    factors = {config.name: 1.0} if named else dataclasses.asdict(config.terms)
     terms = [(factor, build_term(name, weights, config)) for name, factor in factors.items() if factor > 0]
-    return WeightedSum(terms)
+    for _, term in terms:
+        term.group = group
+    return terms[0][1] if named else WeightedSum(terms)
 
 
 def build_term(name: str, weights: Tensor, config: LossConfig) -> SegmentationLoss:

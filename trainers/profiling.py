@@ -103,6 +103,13 @@ class ArchitectureProfile:
     """The faster precision of a training step: ``fp32`` or ``bf16``; None where none was looked for."""
     others_busy: float | None = None
     """Share of the machine's cores that were at work right before, when this process was not; None: not looked at."""
+    train_memory_mb: float | None = None
+    """Memory on the GPU of a process that trains the architecture, in 10^6 bytes (:mod:`trainers.memory`); None on a
+    CPU, where none was measured, and where the GPU is too small."""
+    train_batch: int | None = None
+    """Images of the training step whose memory was measured."""
+    device_memory_mb: float | None = None
+    """All memory of the GPU, in 10^6 bytes."""
 
     @property
     def disturbed(self) -> bool:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection
+from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+_RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:[^}]*\}?")
+"""What OmegaConf would call a function for, such as one that reads the environment."""
 
 
 class TrialError(ValueError):
@@ -43,6 +48,19 @@ def unknown_setting(name: str, known: Collection[str]) -> ConfigError:
     same_leaf = [setting for setting in known if setting.rpartition(".")[2] == name.rpartition(".")[2]]
     near = same_leaf if len(same_leaf) == 1 else difflib.get_close_matches(name, known, n=1)
     return ConfigError(f"There is no setting {name!r}." + (f" Did you mean {near[0]}?" if near else ""))
+
+
+def read_settings(path: Path) -> DictConfig | ListConfig:
+    """The content of a YAML file that may come from others: values, and nothing that would be run to find one.
+
+    Raises:
+        ConfigError: it asks for a function of OmegaConf's, with which ``${oc.env:NAME}`` would read a secret.
+        OSError, UnicodeDecodeError, yaml.YAMLError: the file cannot be read, or is not YAML.
+    """
+    called = _RESOLVER.search(path.read_text(encoding="utf-8"))
+    if called is not None:
+        raise ConfigError(f"{path} must hold plain values; got {called[0]!r}, which would be looked up elsewhere.")
+    return OmegaConf.load(path)
 
 
 def choose(name: str, value: str, choices: Collection[str]) -> None:

@@ -27,6 +27,7 @@ def main() -> int:
         config = read_config(arguments.config, arguments.settings)
         check_model(config.model)
         data = open_dataset(config.data)
+        arguments.folder.mkdir(parents=True, exist_ok=True)
         for result in train(config, data, arguments.folder):
             print(
                 f"epoch {result.epoch:>3}/{config.training.epochs}  mIoU {result.miou:.3f}  "

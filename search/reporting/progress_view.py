@@ -97,18 +97,25 @@ _UNTIMED = "No epoch was reported with its time, so progress cannot be placed in
 
 
 def unit_of(record: Record, total_s: float) -> Unit:
-    """GPU time where all trials trained on GPUs, in the share of one that each had; else time of trials."""
+    """GPU time where all trials trained on GPUs, in the share of one that each had, if all had the same; else time of
+    trials.
+    """
     _, seconds, scale = next(entry for entry in _SCALES if total_s >= entry[0])
     places = {"CPU" if _CPU.search(row[columns.DEVICE]) else "GPU" for row in record.trials if row[columns.DEVICE]}
-    if places == {"GPU"}:
-        return Unit(f"GPU {scale}", seconds / _gpus_per_trial(record))
-    on = " on CPU" if places == {"CPU"} else ""
+    gpus = _gpus_per_trial(record)
+    if places == {"GPU"} and gpus is not None:
+        return Unit(f"GPU {scale}", seconds / gpus)
+    on = f" on {places.pop()}" if len(places) == 1 else ""
     return Unit(f"trial {scale}{on}", float(seconds))
 
 
-def _gpus_per_trial(record: Record) -> float:
-    """A trial gets a whole GPU unless the settings say otherwise (:func:`search.resources.share_of`)."""
-    return float((record.settings.get("resources") or {}).get("gpus_per_trial") or 1.0)
+def _gpus_per_trial(record: Record) -> float | None:
+    """A worker gets a whole GPU unless the settings say otherwise (:func:`search.resources.share_of`); None where each
+    trial had what its memory needs.
+    """
+    resources = record.settings.get("resources") or {}
+    each = resources.get("gpus_per_trial") or 1.0
+    return None if isinstance(each, str) else float(each) * int(resources.get("workers_per_trial") or 1)
 
 
 def _reached(found: Progress, unit: Unit) -> str:
@@ -135,8 +142,8 @@ def _caption(record: Record, followed: Sequence[Progress], unit: Unit) -> str:
     """How time is counted, and what is left out."""
     shared = _gpus_per_trial(record)
     counted = f"The training time of all trials together in {unit.name}, of stopped and failed ones too"
-    if unit.name.startswith("GPU") and shared != 1:
-        counted += f"; each trial had {shared:g} of a GPU"
+    if unit.name.startswith("GPU") and shared is not None and shared != 1:
+        counted += f"; each trial had {shared:g} {'of a GPU' if shared < 1 else 'GPUs'}"
     parts = [f"{counted}. Epochs count once they are reported; profiling and pauses do not.", "Hover tells the trial."]
     if record.repeated:
         parts.insert(1, "A configuration with several runs counts from the end of the last one, with their mean.")

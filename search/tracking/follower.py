@@ -5,14 +5,17 @@ from __future__ import annotations
 import datetime
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from search import columns
+from search.results import is_merged, stamps
 from search.run_folder import RunFolder
 
 
@@ -37,7 +40,10 @@ class Follower:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._read: set[str] = set()
+        self._read: defaultdict[str, set[str]] = defaultdict(set)
+        """Table to those of its files that hold nothing new."""
+        self._until: defaultdict[str, int] = defaultdict(lambda: -2)
+        """Table to the stamp of the newest of them; before there is one, less than that of any file before another."""
         self._started: set[str] = set()
         self._last_epoch: dict[str, int] = {}
         self._ended_at: dict[str, datetime.datetime] = {}
@@ -50,19 +56,20 @@ class Follower:
         except FileNotFoundError:
             return []  # Merged meanwhile into a file that the next look will find.
         news = {trial_id: TrialNews(trial_id) for trial_id in self._new_trials()}
-        for row in self._rows(epochs):
+        for row in self._rows("epochs", epochs):
             trial_id, epoch = row[columns.TRIAL_ID], row[columns.EPOCH]
             if epoch > self._last_epoch.get(trial_id, 0):
                 self._last_epoch[trial_id] = epoch
                 news.setdefault(trial_id, TrialNews(trial_id)).epochs.append(row)
-        for row in self._rows(ends):
+        for row in self._rows("trials", ends):
             if self._is_new_end(row):
                 news.setdefault(row[columns.TRIAL_ID], TrialNews(row[columns.TRIAL_ID])).end = row
         return list(news.values())
 
     def _new_trials(self) -> list[str]:
         """Trials whose settings are written: the search does that just before it starts them."""
-        found = {path.parent.name for path in self._run.trials.glob("*/config.yaml")} - self._started
+        folders = _names(self._run.trials) - self._started
+        found = {trial_id for trial_id in folders if (self._run.trials / trial_id / "config.yaml").exists()}
         self._started |= found
         return sorted(found, key=lambda trial_id: (len(trial_id), trial_id))
 
@@ -75,11 +82,23 @@ class Follower:
 
     def _unread(self, table: str) -> dict[str, pa.Table]:
         folder = self._run.results / table
-        # A search of days has a hundred thousand files before it merges them: names alone are quick to compare.
-        names = set(os.listdir(folder)) - self._read if folder.exists() else set()  # noqa: PTH208
-        found = sorted(name for name in names if name.endswith(".parquet") and not name.startswith("."))
-        return {name: pq.read_table(folder / name, partitioning=None) for name in found}
+        there = {name for name in _names(folder) if name.endswith(".parquet") and not name.startswith(".")}
+        self._read[table] &= there
+        news = sorted(there - self._read[table])
+        # A merged file replaces all up to the stamp before its own: where they were read, it holds nothing new.
+        known = [name for name in news if is_merged(name) and stamps(name)[1] <= self._until[table] + 1]
+        self._take(table, known)
+        return {name: pq.read_table(folder / name, partitioning=None) for name in news if name not in known}
 
-    def _rows(self, tables: Mapping[str, pa.Table]) -> Iterator[dict[str, Any]]:
-        self._read |= tables.keys()
-        return itertools.chain.from_iterable(table.to_pylist() for table in tables.values())
+    def _rows(self, table: str, news: Mapping[str, pa.Table]) -> Iterator[dict[str, Any]]:
+        self._take(table, news)
+        return itertools.chain.from_iterable(rows.to_pylist() for rows in news.values())
+
+    def _take(self, table: str, names: Collection[str]) -> None:
+        self._read[table].update(names)
+        self._until[table] = max([self._until[table], *(stamps(name)[1] for name in names)])
+
+
+def _names(folder: Path) -> set[str]:
+    # A search of days has tens of thousands of trials: names alone are quick to compare.
+    return set(os.listdir(folder)) if folder.exists() else set()  # noqa: PTH208

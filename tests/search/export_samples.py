@@ -77,6 +77,7 @@ def _architecture() -> str:
 def _write_checkpoints(run: RunFolder, data: SegmentationData, trials: list[str]) -> None:
     """Train once; the others share the weights, under their own configuration."""
     first = run.trials / trials[0]
+    run.trials.mkdir(parents=True, exist_ok=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     list(train(TINY, data, first))

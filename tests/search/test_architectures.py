@@ -122,11 +122,15 @@ def test_both_devices_are_cached_and_only_the_first_trains(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: GPU)
+    monkeypatch.setattr(architectures, "training_memory_mb", lambda *_: 2500.0)
+    monkeypatch.setattr(architectures, "device_memory_mb", lambda _: 16000.0)
     work = measurement(tmp_path, TRIAL.replace({"training.device": "auto"}))
     gpu, cpu = profile_cached(work)
     assert [(call["device"], call["train_batch"] is not None) for call in calls] == [("cuda", True), ("cpu", False)]
     assert profile_cached(work) == [gpu, cpu]
     assert (gpu.device, cpu.device) == ("cuda", "cpu")
+    assert (gpu.train_memory_mb, gpu.train_batch, gpu.device_memory_mb) == (2500, TRIAL.training.batch_size, 16000)
+    assert cpu.train_memory_mb is None
 
 
 def on_gpu(latency_ms: float, trial: TrialConfig = TRIAL, **values: Any) -> dict[str, Any]:

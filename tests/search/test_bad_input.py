@@ -117,6 +117,9 @@ def test_a_mistake_on_the_command_line(
         ("parameters: {optimizer.lr: {distribution: uniform, min: 1, max: 0}}", "'min' must be below 'max'"),
         ("[1, 2]", "mine"),
         ("parameters: [", "conf/space/mine.yaml is not YAML: while parsing"),
+        (GOOD + "question: ${oc.env:HOME}\n", "must hold plain values; got '${oc.env:HOME}'"),
+        ("# @package hydra\n" + GOOD, "must describe a space and nothing else; got '# @package hydra'"),
+        (GOOD + "defaults: [/space/full]\n", "must describe a space and nothing else; got 'defaults:'"),
     ],
 )
 def test_a_mistake_in_the_users_space(text: str, message: str, place: Path, search: Callable[..., Told]) -> None:

@@ -90,15 +90,18 @@ def test_a_completed_run_is_repeated_under_the_next_seeds_and_the_sampler_told_t
     assert told(run)[0] == ("COMPLETE", [pytest.approx(0.5), 5.0, 3.0])
 
 
-def test_the_search_waits_for_a_run_that_may_be_repeated(tmp_path: Path) -> None:
+def test_the_search_waits_for_a_run_that_may_be_repeated_or_start_again(tmp_path: Path) -> None:
     search, _ = open_search(RunFolder(tmp_path), RATES, repeats=2)
     first = search.next_trial()
     assert search.next_trial() is None
     train(search, first, 0.2)
     second = search.next_trial()
-    with pytest.raises(StopIteration):  # the second one brings nothing more
-        search.next_trial()
+    assert search.next_trial() is None
+    search.again(second.trial_id)
+    assert search.next_trial() is second
     train(search, second, 0.2)
+    with pytest.raises(StopIteration):
+        search.next_trial()
     assert not search.close()
 
 

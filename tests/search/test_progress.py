@@ -121,6 +121,8 @@ def view(path: Path, mious: list[float], settings: str = "", **values: Any) -> P
         ("Some GPU 80GB", "", "GPU minutes", 10.0),
         ("Some GPU 80GB", "resources: {gpus_per_trial: null}", "GPU minutes", 10.0),
         ("Some GPU 80GB", "resources: {gpus_per_trial: 0.25}", "GPU minutes", 2.5),
+        ("Some GPU 80GB", "resources: {gpus_per_trial: 0.5, workers_per_trial: 4}", "GPU minutes", 20.0),
+        ("Some GPU 80GB", "resources: {gpus_per_trial: auto}", "trial minutes on GPU", 10.0),
         (None, "", "trial minutes", 10.0),
     ],
 )

@@ -150,6 +150,77 @@ def test_a_reader_survives_a_compaction_meanwhile(tmp_path: Path, monkeypatch: p
     assert epochs(tmp_path) == [0, 1, 2]
 
 
+def test_files_stay_few_and_are_seldom_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "MOST_PARTS", 4)
+    publish, written, most = Table._publish, 0, 0
+
+    def counted(table: Table, content: pa.Table, name: str) -> Path:
+        nonlocal written
+        written += content.num_rows
+        return publish(table, content, name)
+
+    monkeypatch.setattr(Table, "_publish", counted)
+    table = Table(tmp_path, SCHEMA)
+    for row in rows(256):
+        table.append(row)
+        table.flush()
+        most = max(most, len(files(tmp_path)))
+    assert epochs(tmp_path) == list(range(256))
+    assert most <= 4 + 1 + 7  # batches that wait, and one merged file of each power of two from 4 to 256
+    assert written <= 256 * (1 + 7)  # once alone, and at most once in a file of each power of two from 4 to 256
+
+
+def test_no_merged_file_needs_what_it_replaced_to_be_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "MOST_PARTS", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "_finish_removals", lambda _: None)
+        table = filled(tmp_path, *[1] * 40)
+        table.compact(keep=lambda found: found.filter(pc.not_equal(found["epoch"], 17)))
+        table.append(rows(1, 40)[0])
+        table.flush()
+    assert len(files(tmp_path)) > 50
+    wanted = [epoch for epoch in range(41) if epoch != 17]
+    assert epochs(tmp_path) == wanted
+    for name in files(tmp_path)[::2]:  # as after a kill during a removal
+        if tmp_path / name not in results._live_files(tmp_path):
+            (tmp_path / name).unlink()
+    assert epochs(tmp_path) == wanted
+    Table(tmp_path, SCHEMA)
+    assert epochs(tmp_path) == wanted
+    assert len(files(tmp_path)) == 2
+
+
+def test_rows_keep_their_order_when_the_clock_is_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "MOST_PARTS", 3)
+    filled(tmp_path, *[1] * 5)
+    monkeypatch.setattr(time, "time_ns", lambda: 1000)
+    table = Table(tmp_path, SCHEMA)
+    for row in rows(9, 5):
+        table.append(row)
+        table.flush()
+        assert epochs(tmp_path) == list(range(row["epoch"] + 1))  # type: ignore[operator]
+
+
+def test_a_kill_right_after_a_merge_appeared_duplicates_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "MOST_PARTS", 3)
+    table = filled(tmp_path, *[1] * 3)
+
+    def die(_: Table) -> None:
+        raise KeyboardInterrupt
+
+    table.append(rows(1, 3)[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "_finish_removals", die)
+        with pytest.raises(KeyboardInterrupt):
+            table.flush()
+    assert len(files(tmp_path)) == 5
+    assert epochs(tmp_path) == list(range(4))
+    assert filled(tmp_path, 1).read()["epoch"].to_pylist() == [*range(4), 0]
+    assert len(files(tmp_path)) == 3
+
+
 def test_leftovers_of_a_killed_writer_go(tmp_path: Path) -> None:
     filled(tmp_path, 1)
     (tmp_path / ".part-1.parquet.tmp").write_bytes(b"PAR1 half")
@@ -185,7 +256,9 @@ WRITER = """
 import sys
 from pathlib import Path
 from test_results import SCHEMA, rows
+from search import results
 from search.results import Table
+results.MOST_PARTS = 4
 table = Table(Path(sys.argv[1]), SCHEMA)
 done = table.read().num_rows
 print("ready", flush=True)
@@ -195,7 +268,7 @@ while True:
     table.flush()
     done += 3
     print(done, flush=True)
-    if done % 15 == 0:
+    if done % 45 == 0:
         table.compact()
 """
 
@@ -229,7 +302,8 @@ def _read_until(folder: Path, stop: multiprocessing.synchronize.Event, told: mul
     told.put(reads)
 
 
-def test_a_reader_beside_the_writer_sees_every_batch_once(tmp_path: Path) -> None:
+def test_a_reader_beside_the_writer_sees_every_batch_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "MOST_PARTS", 4)
     context = multiprocessing.get_context("fork")
     stop, told = context.Event(), context.Queue()
     table = filled(tmp_path, 1)
@@ -241,7 +315,7 @@ def test_a_reader_beside_the_writer_sees_every_batch_once(tmp_path: Path) -> Non
         table.append(rows(1, written)[0])
         table.flush()
         written += 1
-        if written % 7 == 0:
+        if written % 70 == 0:
             table.compact()
     stop.set()
     answer = told.get(timeout=30)

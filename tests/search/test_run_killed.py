@@ -54,7 +54,7 @@ def test_a_search_that_is_killed_and_interrupted_goes_on_where_it_was_and_furthe
         return len(ended(run_folder)) > len(trials)
 
     with started(workplace, ["resume=broken"], "broken", more_ended) as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # As a scheduler ends a job; Ctrl-C takes the same way.
         printed, _ = process.communicate(timeout=120)
     assert process.returncode == 130, printed
     assert "Traceback" not in printed

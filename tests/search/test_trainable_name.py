@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,8 +14,10 @@ from ray.tune.result import DONE
 
 from cluster.connect import connect
 from search import trainable, tune_bridge
+from search.capacity import Capacity, Patience
+from search.cluster_config import ResourcesConfig
 from search.engine import Search
-from search.resources import Share
+from search.resources import Share, Sharing
 
 EPOCHS = 2
 
@@ -23,21 +26,27 @@ class Told:
     """Stands in for the search: hands out trials, and keeps what it is told of them."""
 
     def __init__(self, folder: Path, trials: list[str]) -> None:
-        self._folder, self._left = folder, list(trials)
+        self._folder, self._left, self._number = folder, list(trials), len(trials)
         self.epochs: dict[str, list[dict[str, Any]]] = {}
         self.ended: dict[str, str | None] = {}
-        self.ledger = self
 
-    def flush_if_due(self) -> None:
+    def rest(self) -> None:
         pass
 
-    def next_trial(self) -> str:
-        if not self._left:
-            raise StopIteration
-        return self._left.pop(0)
+    def next_trial(self) -> Any:
+        if self._left:
+            return SimpleNamespace(trial_id=self._left.pop(0), config=None, architecture=None)
+        if len(self.ended) < self._number:
+            return None
+        raise StopIteration
 
-    def tune_config(self, trial: str, threads: int) -> dict[str, Any]:
-        return {trainable.TRIAL_ID: trial, trainable.FOLDER: str(self._folder / trial), trainable.THREADS: threads}
+    def again(self, trial_id: str) -> None:
+        self._left.insert(0, trial_id)
+
+    def tune_config(self, trial: Any, share: Share) -> dict[str, Any]:
+        keys = trainable.TRIAL_ID, trainable.FOLDER, trainable.THREADS, trainable.GPUS, trainable.WORKERS
+        values = trial.trial_id, str(self._folder / trial.trial_id), share.cpus, share.gpus, share.workers
+        return dict(zip(keys, values, strict=True))
 
     def report(self, trial_id: str, result: dict[str, Any]) -> None:
         self.epochs.setdefault(trial_id, []).append(dict(result))
@@ -78,8 +87,10 @@ def actor_that_tells() -> type[tune.Trainable]:
 def test_every_epoch_runs_under_the_name_of_its_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainable, "TrialActor", actor_that_tells())
     told = Told(tmp_path / "mine" / "trials", ["t0000", "t0001", "t0002"])
-    with connect(None):
-        tune_bridge.run_trials(cast("Search", told), Share(cpus=1, gpus=0, concurrent=1), tmp_path / "ray")
+    with connect(None) as nodes:
+        sharing = Sharing(Share(cpus=1, gpus=0, concurrent=1), ResourcesConfig(max_concurrent_trials=1), nodes)
+        patience = Patience(print, None, capacity := Capacity())
+        tune_bridge.run_trials(cast("Search", told), sharing, capacity, patience, tmp_path / "ray")
     assert told.ended == dict.fromkeys(("t0000", "t0001", "t0002"))
     for trial, epochs in told.epochs.items():
         assert [epoch["name"] for epoch in epochs] == [f"mine/{trial}"] * EPOCHS

@@ -20,6 +20,7 @@ import pyarrow as pa
 from search import columns
 from search.architectures import ArchitectureTable, architecture_key
 from search.config import ConstraintsConfig, LatencyConfig, SamplerConfig, SearchConfig, TrackingConfig, save_config
+from search.copying import Copier
 from search.engine import Search
 from search.ledger import Ledger, TrialRecord
 from search.resources import Share
@@ -66,6 +67,7 @@ def open_search(
     base: TrialConfig = BASE,
     constraints: ConstraintsConfig | None = None,
     sampler_name: str | None = None,
+    copier: Copier | None = None,
 ) -> tuple[Search, Sampler]:
     """The search of ``run``, begun or continued, and its sampler."""
     parameters = {item.path: _KINDS[type(item.values[0]) if item.values else float] for item in space.parameters}
@@ -90,14 +92,23 @@ def open_search(
         sampler=sampler,
         stopping=stopping or NoStopping(),
         architectures=architectures,
-        ledger=Ledger(trials, epochs, []),
+        ledger=Ledger(trials, epochs, [] if copier is None else [copier.outbox]),
         trials=trials,
+        copier=copier,
     )
     return search, sampler
 
 
 def begin(run: RunFolder, content: Mapping[str, Any] = TRACKED, **settings: Any) -> tuple[Search, Space]:
     """Begin or continue the tracked search ``run``, whose folder then has what every run's has."""
+    config, space = prepare(run, content, **settings)
+    base = config.base_trial(space).replace({"training.precision": "fp32"})
+    search, _ = open_search(run, space, config.num_trials, base=base, constraints=config.constraints)
+    return search, space
+
+
+def prepare(run: RunFolder, content: Mapping[str, Any] = TRACKED, **settings: Any) -> tuple[SearchConfig, Space]:
+    """Write what every run's folder has before its first trial."""
     space = Space.from_dict("untrained", content)
     config = SearchConfig(space=dict(content), space_name=space.name, **{"num_trials": 4} | settings)
     run.trials.mkdir(parents=True, exist_ok=True)
@@ -106,9 +117,7 @@ def begin(run: RunFolder, content: Mapping[str, Any] = TRACKED, **settings: Any)
     about |= {"classes": [{"name": name, "color": [0, 0, 0]} for name in CLASSES], "notes": [], "references": []}
     run.write_data(about | {"parameters": list(space.paths), "constraints": {}})
     run.write_status(RUNNING)
-    base = config.base_trial(space).replace({"training.precision": "fp32"})
-    search, _ = open_search(run, space, config.num_trials, base=base, constraints=config.constraints)
-    return search, space
+    return config, space
 
 
 def report(search: Search, trial: TrialRecord) -> bool:
@@ -139,7 +148,7 @@ def play(search: Search, concurrent: int = 1, pause_s: float = 0.0) -> list[floa
             if last:
                 search.end(trial.trial_id)
                 running.remove(trial)
-        search.ledger.flush_if_due()
+        search.rest()
         time.sleep(pause_s)
     search.close()
     return spent

@@ -167,6 +167,7 @@ def test_identity_has_what_the_architecture_reads_and_no_more() -> None:
         ("training: {epoch: 3}", r"^There is no setting 'training.epoch'. Did you mean training.epochs\?$"),
         ("training: {epochs: soon}", "^training.epochs: Value 'soon' of type 'str' could not be converted to Integer$"),
         ("training: 3", "TrainingConfig. value: 3$"),
+        ("data: {root: '${oc.env:HOME}'}", "must hold plain values; got '\\$\\{oc.env:HOME}'"),
     ],
 )
 def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: str, message: str) -> None:

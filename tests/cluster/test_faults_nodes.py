@@ -1,0 +1,136 @@
+"""Trials' processes and whole nodes die and join while a search runs: it goes on, and trains nothing twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from fault_search import SETTINGS, Marks, Place, Reader, assert_sound, assert_trained_once
+from ray_nodes import RayNode, RayNodes, ray_nodes
+
+from search import columns
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+EPOCHS = 6
+WANTED = [*SETTINGS, f"training.epochs={EPOCHS}", "scheduler.name=none", "sampler.name=random"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("nodes")
+
+
+@pytest.fixture(scope="module")
+def cluster(folder: Path) -> Iterator[RayNodes]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EPOCH_S", "0.5")
+        with ray_nodes(folder / "marks", workers=0) as nodes:
+            yield nodes
+
+
+@pytest.fixture
+def nodes(cluster: RayNodes) -> Iterator[RayNodes]:
+    """The head alone; what a test adds goes with it."""
+    yield cluster
+    for node in cluster.workers:
+        node.kill()
+    cluster.workers.clear()
+
+
+@pytest.fixture(scope="module")
+def place(folder: Path, cluster: RayNodes) -> Place:
+    return Place.made(folder / "work", cluster.environment)
+
+
+@pytest.fixture(scope="module")
+def marks(folder: Path) -> Marks:
+    return Marks(folder / "marks")
+
+
+def joined(node: RayNode) -> RayNode:
+    node.wait_until_up()
+    return node
+
+
+def test_a_trial_goes_on_when_its_process_dies_and_fails_when_it_always_does(
+    nodes: RayNodes, place: Place, marks: Marks
+) -> None:
+    run = place.run("processes")
+    for node in [nodes.add(), nodes.add()]:
+        joined(node)
+    killed: set[tuple[str, int]] = set()
+    with Reader(run), place.started(*WANTED, *nodes.settings, "num_trials=4", "run=processes") as driver:
+        while driver.process.poll() is None:
+            for trial, epoch, pid in marks.of("processes", "begun"):
+                first_dies = trial == "t0000" and epoch == 3 and not any(name == "t0000" for name, _ in killed)
+                if (trial == "t0001" or first_dies) and (trial, pid) not in killed:
+                    killed.add((trial, pid))
+                    psutil.Process(pid).kill()
+            time.sleep(0.02)
+        assert driver.end() == 0, driver.output()
+    trials = assert_sound(run, 4, failed=1)
+    assert trials["t0000"][columns.STATE] == columns.COMPLETED
+    assert trials["t0001"][columns.STATE] == columns.FAILED
+    assert "process" in trials["t0001"][columns.REASON]
+    assert len(killed) == 4
+    assert_trained_once(marks, run, lost=4)
+
+
+def test_trials_move_when_their_nodes_die_and_a_node_that_joins_later_is_used(
+    nodes: RayNodes, place: Place, marks: Marks
+) -> None:
+    run = place.run("moving")
+    small, large = joined(nodes.add()), joined(nodes.add(cpus=2))
+    with Reader(run), place.started(*WANTED, *nodes.settings, "num_trials=6", "run=moving") as driver:
+        driver.wait_for(lambda: any(epoch >= 2 for _, epoch, _ in marks.begun_on(small, run.name)), "a trial on each")
+        small.kill()
+        late = joined(nodes.add())
+        driver.wait_for(lambda: bool(marks.begun_on(late, run.name)), "a trial on the node that joined")
+        driver.wait_for(
+            lambda: len({trial for trial, *_ in marks.begun_on(large, run.name)}) >= 2, "two on the large one"
+        )
+        large.kill()
+        assert driver.end() == 0, driver.output()
+    assert_sound(run, 6)
+    assert_trained_once(marks, run, lost=3)
+
+
+def test_without_nodes_a_search_says_what_is_missing_and_goes_on_when_one_comes(
+    nodes: RayNodes, place: Place, marks: Marks
+) -> None:
+    run = place.run("alone")
+    first = joined(nodes.add())
+    with Reader(run), place.started(*WANTED, *nodes.settings, "num_trials=3", "run=alone") as driver:
+        driver.wait_for(lambda: any(epoch >= 2 for _, epoch, _ in marks.begun_on(first, run.name)), "an epoch")
+        first.kill()
+        driver.wait_until_said("What is next needs 1 CPU core")
+        drawn = sorted(path.name for path in run.trials.iterdir())
+        assert len(drawn) <= 2, "no more is drawn than waits"
+        joined(nodes.add())
+        driver.wait_until_said("the search goes on")
+        assert driver.end() == 0, driver.output()
+    assert_sound(run, 3)
+    assert_trained_once(marks, run, lost=1)
+
+
+def test_a_search_whose_patience_ends_says_how_to_go_on_and_does(nodes: RayNodes, place: Place, marks: Marks) -> None:
+    run = place.run("patient")
+    first = joined(nodes.add())
+    settings = [*WANTED, *nodes.settings, "num_trials=3", "run=patient", "cluster.patience_s=15"]
+    with Reader(run):
+        with place.started(*settings) as driver:
+            driver.wait_for(lambda: any(epoch >= 2 for _, epoch, _ in marks.begun_on(first, run.name)), "an epoch")
+            first.kill()
+            assert driver.end() == 75
+            assert "python -m search.run resume=patient" in driver.output()
+            assert "needs 1 CPU core" in " ".join(driver.output().split())
+        assert columns.INTERRUPTED in [row[columns.STATE] for row in run.read_trials().to_pylist()]
+        joined(nodes.add())
+        with place.started("resume=patient") as driver:
+            assert driver.end() == 0, driver.output()
+    assert_sound(run, 3)
+    assert_trained_once(marks, run, lost=1)
