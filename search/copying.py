@@ -109,10 +109,11 @@ class Copier:
             self._copied_at = self._set_aside_at
 
     def _wait(self) -> bool:
-        """Whether the copy under way came to its end."""
+        """Whether the copy under way came to its end; what failed before this call does not count."""
+        began = time.monotonic()
         while not self._idle.wait(_LOOK_S):
             failing_since = self._failing_since
-            if failing_since is not None and time.monotonic() - failing_since > GIVE_UP_S:
+            if failing_since is not None and time.monotonic() - max(failing_since, began) > GIVE_UP_S:
                 return False
             if self._taken_over is not None:
                 return False
@@ -162,7 +163,9 @@ class Copier:
                 self._failing_since = self._failing_since or now
                 if not told and now - self._failing_since > TROUBLE_S:
                     told = True
-                    self._say(f"{error} The search goes on; its results are in {self._run.path}, and are copied later.")
+                    self._say(
+                        f"{self._trouble.rstrip('.')}. The search goes on; its results are in {self._run.path}, and are copied later."
+                    )
             else:
                 self._failing_since = self._trouble = None
                 if told:

@@ -23,7 +23,7 @@ from pyarrow import fs
 from search.files import write_atomically
 from trainers.settings import ConfigError
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0
 """Between attempts at a storage that does not answer; the pause doubles."""
 _SECRET = re.compile(r"key|secret|token|passw|credential|signature|^sig$", re.IGNORECASE)
 _COPIED_BYTES = 8 * 2**20

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -44,9 +45,10 @@ class Nodes:
     """A cluster whose head trains nothing."""
 
     def __init__(self) -> None:
-        place = tempfile.mkdtemp(prefix="rp")  # Short: the paths of sockets may have 107 bytes.
-        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": place}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._place = tempfile.mkdtemp(prefix="rp")  # Short: the paths of sockets may have 107 bytes.
+        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": self._place}
+        # Nodes are added from other threads, where Ray could not set what ends them with this process.
+        self._cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
         ray.init(address=self._cluster.address, log_to_driver=False, logging_level=logging.ERROR)
 
     def add(self, cpus: int, gpus: int = 0) -> Any:
@@ -64,6 +66,7 @@ class Nodes:
     def close(self) -> None:
         ray.shutdown()
         self._cluster.shutdown()  # type: ignore[no-untyped-call]
+        shutil.rmtree(self._place, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -125,9 +125,10 @@ def test_a_search_survives_the_loss_of_two_machines_with_nothing_but_its_storage
     assert_sound(found, 9, 6)
     epochs = {(row[columns.TRIAL_ID], row[columns.EPOCH]): row for row in rows(found, "epochs")}
     assert known <= epochs.keys()
-    went_on = [key for key, seconds in remembered.items() if key in epochs and epochs[key]["epoch_time_s"] == seconds]
-    assert went_on, "no trial went on from a checkpoint of a lost machine"
-    assert remembered.keys() <= epochs.keys()
+    # A trial may be stopped earlier than it was by a machine whose last results did not reach the storage.
+    again = {key: seconds for key, seconds in remembered.items() if key in epochs}
+    assert again, "no trial went on from a checkpoint of a lost machine"
+    assert again == {key: epochs[key]["epoch_time_s"] for key in again}, "an epoch in a checkpoint was trained again"
     assert_bounded(run, found)
     assert_commands_read(tmp_path, machine)
 

@@ -34,7 +34,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(copying, "LEAST_PAUSE_S", 0.0)
     monkeypatch.setattr(copying, "TROUBLE_S", 0.02)
-    monkeypatch.setattr(copying, "GIVE_UP_S", 0.3)
+    monkeypatch.setattr(copying, "GIVE_UP_S", 3.0)
 
 
 @pytest.fixture(scope="module")
