@@ -163,9 +163,8 @@ class Copier:
                 self._failing_since = self._failing_since or now
                 if not told and now - self._failing_since > TROUBLE_S:
                     told = True
-                    self._say(
-                        f"{self._trouble.rstrip('.')}. The search goes on; its results are in {self._run.path}, and are copied later."
-                    )
+                    why, place = self._trouble.rstrip("."), self._run.path
+                    self._say(f"{why}. The search goes on; its results are in {place}, and are copied later.")
             else:
                 self._failing_since = self._trouble = None
                 if told:

@@ -96,6 +96,7 @@ def test_the_search_waits_for_a_run_that_may_be_repeated_or_start_again(tmp_path
     assert search.next_trial() is None
     train(search, first, 0.2)
     second = search.next_trial()
+    assert second is not None
     assert search.next_trial() is None
     search.again(second.trial_id)
     assert search.next_trial() is second
