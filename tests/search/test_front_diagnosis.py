@@ -91,6 +91,7 @@ def data(base: TrialConfig) -> SegmentationData:
 def run(base: TrialConfig, data: SegmentationData, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run with three trained models."""
     run = RunFolder(tmp_path_factory.mktemp("runs") / "run")
+    run.trials.mkdir(parents=True)
     for trial, seed in SEEDS.items():
         list(train(base.replace({"training.seed": seed}), data, run.trials / trial))
     return run
@@ -240,7 +241,10 @@ def test_an_impatient_user_gets_the_report_all_the_same(run: RunFolder, monkeypa
 
     monkeypatch.setattr(session, "diagnose_front", interrupted)
     said: list[str] = []
-    plan = cast(Plan, SimpleNamespace(data=None, base=SimpleNamespace(data=None), share=SHARE))
+    plan = cast(
+        Plan,
+        SimpleNamespace(data=None, base=SimpleNamespace(data=None), share=SHARE, config=SimpleNamespace(storage=None)),
+    )
     session.show_predictions(plan, run, cast(Record, SimpleNamespace(front_rows=[])), said.append)
     (line,) = said
     assert "the report shows no predictions" in line
@@ -257,7 +261,7 @@ def test_a_search_that_is_done_does_not_fail_for_its_diagnosis(
 
     monkeypatch.setattr("search.front_diagnosis.write_diagnosis", refuse)
     said: list[str] = []
-    plan = cast(Plan, SimpleNamespace(data=data, base=base, share=SHARE))
+    plan = cast(Plan, SimpleNamespace(data=data, base=base, share=SHARE, config=SimpleNamespace(storage=None)))
     session.show_predictions(plan, run, cast(Record, SimpleNamespace(front_rows=[])), said.append)
     reason = "OSError: [Errno 28] No space left on device"
     assert said == [f"The front was not diagnosed, so the report shows no predictions: {reason}"]
