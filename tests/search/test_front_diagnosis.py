@@ -236,7 +236,7 @@ def test_an_empty_front_has_an_empty_diagnosis(run: RunFolder, base: TrialConfig
 
 
 def test_an_impatient_user_gets_the_report_all_the_same(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(session, "diagnose_front", interrupted)
