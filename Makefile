@@ -16,7 +16,7 @@ test: $(READY)  ## the tests, in less than ten minutes on two cores
 test-slow: $(READY)  ## the proofs that take longer
 	$(BIN)/python -m pytest -m slow --timeout 1800  # the last -m wins over the one in pyproject.toml
 
-test-cluster: $(READY)  ## nodes that come and go, kills, full disks, Slurm: under 25 minutes on two cores
+test-cluster: $(READY)  ## nodes that come and go, kills, full disks, Slurm: takes long, wants root
 	$(BIN)/python -m pytest -m cluster --timeout 900
 
 lint: $(READY)  ## style and types
@@ -30,6 +30,8 @@ bench: $(READY)  ## the measurements, as JSON lines
 	$(BIN)/python tests/benchmarks/worlds.py --seeds 20
 	$(BIN)/python tests/benchmarks/rivals.py
 	$(BIN)/python tests/benchmarks/latency.py
+	$(BIN)/python tests/benchmarks/scale.py
+	$(BIN)/python tests/benchmarks/scale.py --ray --hosts 2 --concurrent 50
 	$(BIN)/python tests/benchmarks/report.py --trials 1000 --epochs 50
 	$(BIN)/python tests/benchmarks/report.py --trials 10000 --epochs 50
 	$(BIN)/python tests/benchmarks/tracking.py faults
