@@ -305,9 +305,8 @@ def _cached(work: Measurement, device: torch.device, train_threads: int | None) 
         "serving": dataclasses.asdict(work.serving) | {"memory_format": work.serving.layout()},
         "device": device_name(device),
         "torch": torch.__version__,
+        "figures": [item.name for item in dataclasses.fields(ArchitectureProfile)],  # Other versions have others.
     }
-    if device.type == "cuda":
-        conditions["memory"] = columns.TRAIN_MEMORY_MB  # Profiles of before it was measured do not count.
     name = f"{_hash(work.architecture)}-{_hash(json.dumps(conditions, sort_keys=True))}.json"
     file = _cache(work) / name
     if file.exists():

@@ -154,21 +154,14 @@ def build_search(
     Raises:
         ConfigError: no architecture keeps the constraints; the message names the closest.
     """
-    config, classes = plan.config, [item.name for item in plan.data.classes]
-    parameters = {parameter.path: column_type(parameter) for parameter in plan.space.parameters}
-    tables = {
-        "trials": columns.trials_schema(parameters, classes),
-        "epochs": columns.epochs_schema(classes),
-        "architectures": columns.architectures_schema(),
-    }
-    trials, epochs, profiles = (ResultTable(run.results / name, schema) for name, schema in tables.items())
+    config, tables = plan.config, _open_tables(plan, run)
     architectures = ArchitectureTable(
-        table=profiles,
+        table=tables["architectures"],
         latency=config.latency,
         constraints=config.constraints,
         share=plan.share,
         node_cpus=plan.node_cpus,
-        num_classes=len(classes),
+        num_classes=plan.data.num_classes,
         patience=patience,
     )
     architectures.measure(plan.architectures, say, claim=True)
@@ -189,10 +182,22 @@ def build_search(
         ),
         stopping=build_stopping(config.scheduler, plan.base.training.epochs),
         architectures=architectures,
-        ledger=Ledger(trials, epochs, observers if copier is None else [*observers, copier.outbox]),
-        trials=trials,
+        ledger=Ledger(tables["trials"], tables["epochs"], observers if copier is None else [*observers, copier.outbox]),
+        trials=tables["trials"],
         copier=copier,
     )
+
+
+def _open_tables(plan: Plan, run: RunFolder) -> dict[str, ResultTable]:
+    """The tables that a search writes, by name."""
+    classes = [item.name for item in plan.data.classes]
+    parameters = {parameter.path: column_type(parameter) for parameter in plan.space.parameters}
+    schemas = {
+        "trials": columns.trials_schema(parameters, classes),
+        "epochs": columns.epochs_schema(classes),
+        "architectures": columns.architectures_schema(),
+    }
+    return {name: ResultTable(run.results / name, schema) for name, schema in schemas.items()}
 
 
 def references(plan: Plan) -> list[dict[str, Any]]:

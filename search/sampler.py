@@ -97,21 +97,8 @@ class Sampler:
         self._space = space
         self._grid, self._stopped = config.name == "grid", config.stopped
         self._before = len(earlier)
-        self._study = optuna.create_study(
-            storage=None if storage is None else _url(storage),
-            study_name=_STUDY,
-            directions=_directions(),
-            load_if_exists=True,
-        )
+        self._study = _open_study(storage, space, earlier)
         past = len(self._study.trials)
-        if past == 0:
-            with _experimental_allowed():
-                self._study.set_metric_names(list(columns.OBJECTIVES))
-            self._study.set_user_attr("space", space.name)
-            self._study.set_user_attr("question", space.question)
-        for known in earlier[past:]:  # All of them, as below, unless an earlier process came to add some.
-            self._study.add_trial(_as_told(space, known))
-        past = max(past, self._before)
         self._study.sampler = build_sampler(config, seed + past)
         points = [point for point in self._first_points(seed) if all(point != known.assignment for known in earlier)]
         self._points = points[past - self._before :][::-1]
@@ -256,6 +243,25 @@ class Sampler:
         grid = list_grid(self._space) if self._grid else []
         random.Random(seed).shuffle(grid)
         return baselines + [point for point in grid if point not in baselines]
+
+
+def _open_study(storage: Path | None, space: Space, earlier: Sequence[Earlier]) -> optuna.Study:
+    """The study in the file ``storage``, or a new one, with the trials ``earlier`` before all others."""
+    study = optuna.create_study(
+        storage=None if storage is None else _url(storage),
+        study_name=_STUDY,
+        directions=_directions(),
+        load_if_exists=True,
+    )
+    past = len(study.trials)
+    if past == 0:
+        with _experimental_allowed():
+            study.set_metric_names(list(columns.OBJECTIVES))
+        study.set_user_attr("space", space.name)
+        study.set_user_attr("question", space.question)
+    for known in earlier[past:]:  # All of them, unless an earlier process came to add some.
+        study.add_trial(_as_told(space, known))
+    return study
 
 
 def drawn_configurations(storage: Path, before: int) -> set[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import itertools
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -49,6 +50,8 @@ class Worker:
 
     def __init__(self, rank: int, threads: int) -> None:
         torch.set_num_threads(threads)
+        if not ray.get_gpu_ids():
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides the GPUs of a machine from nobody who asked for none.
         self._rank = rank
         self._datasets: dict[DataConfig, SegmentationData] = {}
         self._group = ALONE

@@ -78,14 +78,15 @@ class RayNode:
             )
         self.pid = self._process.pid
 
-    def wait_until_up(self) -> None:
-        """Return once the node has joined."""
+    def joined(self) -> RayNode:
+        """The same, once it has joined the cluster."""
 
-        def joined() -> bool:
+        def up() -> bool:
             assert self._process.poll() is None, self._output.read_text()
             return "Ray runtime started" in self._output.read_text()
 
-        wait_until(joined, "the node joins")
+        wait_until(up, "the node joins")
+        return self
 
     def actors(self) -> list[psutil.Process]:
         """The processes on the node that train a trial."""
@@ -112,7 +113,7 @@ class RayNodes:
             port = free.getsockname()[1]
         self.address = f"127.0.0.1:{port}"
         self._head = self._start(["--head", "--port", str(port), "--include-dashboard", "false"], cpus=0)
-        self._head.wait_until_up()
+        self._head.joined()
 
     @property
     def settings(self) -> list[str]:
@@ -151,7 +152,7 @@ def ray_nodes(marks: Path, *, workers: int) -> Iterator[RayNodes]:
     nodes = RayNodes(folder, {**os.environ, **NOTICE, **own, **modules})
     try:
         for node in [nodes.add() for _ in range(workers)]:
-            node.wait_until_up()
+            node.joined()
         yield nodes
     finally:
         nodes.close()

@@ -3,57 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 from fault_search import SETTINGS, Marks, Place, Reader, assert_sound, assert_trained_once
-from ray_nodes import RayNode, RayNodes, ray_nodes
+from ray_nodes import RayNodes
 
 from search import columns
 
+pytest_plugins = "nodes_fixtures"
+
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+EPOCH_S = "0.5"
 
 EPOCHS = 6
 WANTED = [*SETTINGS, f"training.epochs={EPOCHS}", "scheduler.name=none", "sampler.name=random"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("nodes")
-
-
-@pytest.fixture(scope="module")
-def cluster(folder: Path) -> Iterator[RayNodes]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EPOCH_S", "0.5")
-        with ray_nodes(folder / "marks", workers=0) as nodes:
-            yield nodes
-
-
-@pytest.fixture
-def nodes(cluster: RayNodes) -> Iterator[RayNodes]:
-    """The head alone; what a test adds goes with it."""
-    yield cluster
-    for node in cluster.workers:
-        node.kill()
-    cluster.workers.clear()
-
-
-@pytest.fixture(scope="module")
-def place(folder: Path, cluster: RayNodes) -> Place:
-    return Place.made(folder / "work", cluster.environment)
-
-
-@pytest.fixture(scope="module")
-def marks(folder: Path) -> Marks:
-    return Marks(folder / "marks")
-
-
-def joined(node: RayNode) -> RayNode:
-    node.wait_until_up()
-    return node
 
 
 def test_a_trial_goes_on_when_its_process_dies_and_fails_when_it_always_does(
@@ -61,7 +26,7 @@ def test_a_trial_goes_on_when_its_process_dies_and_fails_when_it_always_does(
 ) -> None:
     run = place.run("processes")
     for node in [nodes.add(), nodes.add()]:
-        joined(node)
+        node.joined()
     killed: set[tuple[str, int]] = set()
     with Reader(run), place.started(*WANTED, *nodes.settings, "num_trials=4", "run=processes") as driver:
         while driver.process.poll() is None:
@@ -84,11 +49,11 @@ def test_trials_move_when_their_nodes_die_and_a_node_that_joins_later_is_used(
     nodes: RayNodes, place: Place, marks: Marks
 ) -> None:
     run = place.run("moving")
-    small, large = joined(nodes.add()), joined(nodes.add(cpus=2))
+    small, large = nodes.add().joined(), nodes.add(cpus=2).joined()
     with Reader(run), place.started(*WANTED, *nodes.settings, "num_trials=6", "run=moving") as driver:
         driver.wait_for(lambda: any(epoch >= 2 for _, epoch, _ in marks.begun_on(small, run.name)), "a trial on each")
         small.kill()
-        late = joined(nodes.add())
+        late = nodes.add().joined()
         driver.wait_for(lambda: bool(marks.begun_on(late, run.name)), "a trial on the node that joined")
         driver.wait_for(
             lambda: len({trial for trial, *_ in marks.begun_on(large, run.name)}) >= 2, "two on the large one"
@@ -103,14 +68,14 @@ def test_without_nodes_a_search_says_what_is_missing_and_goes_on_when_one_comes(
     nodes: RayNodes, place: Place, marks: Marks
 ) -> None:
     run = place.run("alone")
-    first = joined(nodes.add())
+    first = nodes.add().joined()
     with Reader(run), place.started(*WANTED, *nodes.settings, "num_trials=3", "run=alone") as driver:
         driver.wait_for(lambda: any(epoch >= 2 for _, epoch, _ in marks.begun_on(first, run.name)), "an epoch")
         first.kill()
         driver.wait_until_said("What is next needs 1 CPU core")
         drawn = sorted(path.name for path in run.trials.iterdir())
         assert len(drawn) <= 2, "no more is drawn than waits"
-        joined(nodes.add())
+        nodes.add().joined()
         driver.wait_until_said("the search goes on")
         assert driver.end() == 0, driver.output()
     assert_sound(run, 3)
@@ -119,7 +84,7 @@ def test_without_nodes_a_search_says_what_is_missing_and_goes_on_when_one_comes(
 
 def test_a_search_whose_patience_ends_says_how_to_go_on_and_does(nodes: RayNodes, place: Place, marks: Marks) -> None:
     run = place.run("patient")
-    first = joined(nodes.add())
+    first = nodes.add().joined()
     settings = [*WANTED, *nodes.settings, "num_trials=3", "run=patient", "cluster.patience_s=15"]
     with Reader(run):
         with place.started(*settings) as driver:
@@ -129,7 +94,7 @@ def test_a_search_whose_patience_ends_says_how_to_go_on_and_does(nodes: RayNodes
             assert "python -m search.run resume=patient" in driver.output()
             assert "needs 1 CPU core" in " ".join(driver.output().split())
         assert columns.INTERRUPTED in [row[columns.STATE] for row in run.read_trials().to_pylist()]
-        joined(nodes.add())
+        nodes.add().joined()
         with place.started("resume=patient") as driver:
             assert driver.end() == 0, driver.output()
     assert_sound(run, 3)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fault_search import SETTINGS, Marks, Place, Reader, assert_sound, assert_trained_once, rows
-from ray_nodes import RayNodes, ray_nodes
+from ray_nodes import RayNodes
 
 from search import columns
 from search.run_folder import RunFolder
@@ -26,11 +26,15 @@ def can_mount() -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+pytest_plugins = "nodes_fixtures"
+
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.timeout(900),
     pytest.mark.skipif(not can_mount(), reason="mounting needs root"),
 ]
+
+EPOCH_S = "0.5"
 
 
 @contextmanager
@@ -42,33 +46,6 @@ def mounted(place: Path, *arguments: str) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("storage")
-
-
-@pytest.fixture(scope="module")
-def cluster(folder: Path) -> Iterator[RayNodes]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EPOCH_S", "0.5")
-        with ray_nodes(folder / "marks", workers=0) as nodes:
-            yield nodes
-
-
-@pytest.fixture
-def nodes(cluster: RayNodes) -> Iterator[RayNodes]:
-    """The head alone; what a test adds goes with it."""
-    yield cluster
-    for node in cluster.workers:
-        node.kill()
-    cluster.workers.clear()
-
-
-@pytest.fixture(scope="module")
-def marks(folder: Path) -> Marks:
-    return Marks(folder / "marks")
 
 
 def kept(marks: Marks, run: RunFolder) -> int:
@@ -92,7 +69,7 @@ def test_a_full_disk_ends_a_search_which_goes_on_when_there_is_room(
 ) -> None:
     place = Place.made(tmp_path / "work", nodes.environment)
     run = place.run("full")
-    nodes.add(cpus=2).wait_until_up()
+    nodes.add(cpus=2).joined()
     with mounted(place.folder / "runs", "-t", "tmpfs", "-o", "size=48m", "tmpfs") as runs:
         with Reader(run), place.started(*WANTED, *nodes.settings, "num_trials=6", "run=full") as driver:
             driver.wait_for(lambda: len(run.read_trials()) >= 2 and kept(marks, run) >= 14, "some trials")
@@ -121,7 +98,7 @@ def test_a_node_that_loses_sight_of_the_folder_waits_while_others_go_on(
     with mounted(place.folder / "runs", "--bind", str(shared)) as runs:
         healthy, blind = nodes.add(), nodes.add(within=["unshare", "--mount", "--propagation", "private"])
         for node in (healthy, blind):
-            node.wait_until_up()
+            node.joined()
         there = ["nsenter", "--mount", f"--target={blind.pid}"]
         with Reader(run), place.started(*WANTED, *nodes.settings, "num_trials=5", "run=vanished") as driver:
             driver.wait_for(lambda: len(marks.begun_on(blind, run.name)) >= 2, "two epochs on the node")
@@ -142,7 +119,7 @@ def test_a_folder_that_stalls_delays_a_search_and_no_more(nodes: RayNodes, marks
     with image.open("wb") as stream:
         stream.truncate(64_000_000)
     subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
-    nodes.add(cpus=2).wait_until_up()
+    nodes.add(cpus=2).joined()
     with mounted(place.folder / "runs", "-o", "loop", str(image)) as runs:
         with Reader(run), place.started(*WANTED, *nodes.settings, "num_trials=4", "run=stalled") as driver:
             driver.wait_for(lambda: kept(marks, run) >= 3, "some epochs")

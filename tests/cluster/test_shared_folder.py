@@ -36,7 +36,7 @@ def nodes(runs: Path) -> Iterator[RayNodes]:
     hidden = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none "{runs}" && exec "$@"', "sh"]
     try:
         for node in (found.add(), found.add(within=hidden)):
-            node.wait_until_up()
+            node.joined()
         ray.init(address=found.address, log_to_driver=False, logging_level=logging.ERROR)
         yield found
     finally:

@@ -14,25 +14,15 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
 from search_played import Machine, Recorded, assert_sound, stored_trials
 
-from search import copying
-from search import storage as storage_module
 from search.run_folder import RunError, RunFolder
 from search.storage import Storage, StorageError
 from search.stored_run import SET_ASIDE, bring, own_sitting
 
 pytestmark = pytest.mark.cluster
 
+pytest_plugins = "storage_fixtures"
+
 NAME = "mine"
-
-
-@pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (copying, storage_module):
-        monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(copying, "LEAST_PAUSE_S", 0.0)
-    monkeypatch.setattr(copying, "TROUBLE_S", 0.02)
-    monkeypatch.setattr(copying, "GIVE_UP_S", 3.0)
-    monkeypatch.setattr(copying, "LONGEST_PAUSE_S", 0.1)
 
 
 def test_a_machine_lost_between_any_two_writes_leaves_a_run_that_goes_on(

@@ -6,19 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from ray_nodes import wait_until
 from s3_server import BUCKET, Door, s3_server
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
-from real_search import SETTINGS, SPACE, assert_sound, command, rows
+from real_search import SETTINGS, SPACE, assert_sound, rows, started
 
 from search import columns
 from search.run_folder import RunFolder
@@ -59,24 +57,6 @@ def call(machine: Path, module: str, *settings: str, code: int = 0) -> str:
     assert "Traceback" not in done.stderr
     assert "tops3cret" not in done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-@contextmanager
-def started(
-    machine: Path, settings: list[str], name: str, ready: Callable[[RunFolder], bool]
-) -> Iterator[subprocess.Popen[str]]:
-    """A search under way, as soon as ``ready`` says so of its folder."""
-    process = subprocess.Popen(
-        command(*settings), cwd=machine, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    run = RunFolder(machine / "runs" / name)
-    try:
-        wait_until(lambda: process.poll() is not None or ready(run), "the search got that far", 600)
-        assert process.poll() is None, process.communicate()[0]
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def stored_epochs(run: Storage) -> set[tuple[str, int]]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psutil
 import pytest
-from fault_search import SETTINGS, Driver, Marks, Place, assert_sound, assert_trained_once, rows
-from ray_nodes import RayNode, RayNodes, ray_nodes, title, wait_until
+from fault_search import SETTINGS, Marks, Place, assert_sound, assert_trained_once, rows
+from ray_nodes import RayNodes, title, wait_until
 
 from search import columns
 from trainers.distributed import TIMEOUT_S
 
+pytest_plugins = "nodes_fixtures"
+
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+EPOCH_S = "0.3"
 
 TWO = [*SETTINGS, "resources.workers_per_trial=2", "resources.cpus_per_trial=1"]
 
@@ -27,49 +29,6 @@ parameters:
 fixed: {model.architecture: unet, model.size: small, model.base_channels: 2, training.batch_size: 4,
         training.precision: fp32, optimizer.name: sgd}
 """
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("workers")
-
-
-@pytest.fixture(scope="module")
-def cluster(folder: Path) -> Iterator[RayNodes]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EPOCH_S", "0.3")
-        with ray_nodes(folder / "marks", workers=0) as nodes:
-            yield nodes
-
-
-@pytest.fixture
-def nodes(cluster: RayNodes) -> Iterator[RayNodes]:
-    """The head alone; what a test adds goes with it."""
-    yield cluster
-    for node in cluster.workers:
-        node.kill()
-    cluster.workers.clear()
-
-
-@pytest.fixture(scope="module")
-def place(folder: Path, cluster: RayNodes) -> Place:
-    return Place.made(folder / "work", cluster.environment)
-
-
-@pytest.fixture(scope="module")
-def marks(folder: Path) -> Marks:
-    return Marks(folder / "marks")
-
-
-def joined(node: RayNode) -> RayNode:
-    node.wait_until_up()
-    return node
-
-
-def wait_for(driver: Driver, ready: Callable[[], bool], what: str) -> None:
-    """Wait while the search runs."""
-    wait_until(lambda: ready() or driver.process.poll() is not None, what)
-    assert ready(), driver.output()
 
 
 class Seen(threading.Thread):
@@ -122,7 +81,7 @@ def no_actor_left(nodes: RayNodes) -> bool:
 
 
 def test_more_trials_than_fit_run_two_by_two_with_two_workers_each(nodes: RayNodes, place: Place, marks: Marks) -> None:
-    joined(nodes.add(cpus=5))  # two trials and a core that is half of a third
+    nodes.add(cpus=5).joined()  # two trials and a core that is half of a third
     run = place.run("many")
     halving = ["scheduler.name=asha", "scheduler.eta=2", "training.epochs=4"]
     with (
@@ -141,16 +100,16 @@ def test_more_trials_than_fit_run_two_by_two_with_two_workers_each(nodes: RayNod
 
 
 def test_a_trial_that_loses_a_worker_goes_on_from_its_checkpoint(nodes: RayNodes, place: Place, marks: Marks) -> None:
-    joined(nodes.add(cpus=2))
+    nodes.add(cpus=2).joined()
     run = place.run("bereft")
     wanted = [*TWO, "scheduler.name=none", "training.epochs=5", "num_trials=2", "run=bereft"]
     with Seen(nodes, "bereft") as seen, place.started(*wanted, *nodes.settings) as driver:
-        wait_for(driver, lambda: ("t0000", 3) in marks.times("bereft", "begun"), "the third epoch")
+        driver.wait_for(lambda: ("t0000", 3) in marks.times("bereft", "begun"), "the third epoch")
         first = marks.of("bereft", "begun")[-1][2]
         others = [process for process in seen.now()["t0000"] if process.pid != first]
         others[0].kill()
         killed = time.monotonic()
-        wait_for(driver, lambda: marks.times("bereft", "begun")["t0000", 3] == 2, "the third epoch again")
+        driver.wait_for(lambda: marks.times("bereft", "begun")["t0000", 3] == 2, "the third epoch again")
         assert time.monotonic() - killed < TIMEOUT_S / 2, "noticed, not timed out"
         assert driver.end() == 0, driver.output()
     trials = assert_sound(run, 2)
@@ -161,7 +120,7 @@ def test_a_trial_that_loses_a_worker_goes_on_from_its_checkpoint(nodes: RayNodes
 
 def test_a_trial_spans_two_nodes_where_none_holds_it(nodes: RayNodes, place: Place, marks: Marks) -> None:
     for node in [nodes.add(), nodes.add()]:
-        joined(node)
+        node.joined()
     run = place.run("spanning")
     wanted = [*TWO, "scheduler.name=none", "training.epochs=3", "num_trials=2", "run=spanning"]
     with Seen(nodes, "spanning") as seen, place.started(*wanted, *nodes.settings) as driver:
@@ -173,7 +132,7 @@ def test_a_trial_spans_two_nodes_where_none_holds_it(nodes: RayNodes, place: Pla
 
 
 def test_what_workers_cannot_train_together_is_refused_before_any_trial(nodes: RayNodes, place: Place) -> None:
-    joined(nodes.add(cpus=3))
+    nodes.add(cpus=3).joined()
     wanted = [*SETTINGS, "resources.workers_per_trial=3", "resources.cpus_per_trial=1", "run=refused"]
     with place.started(*wanted, *nodes.settings) as driver:
         assert driver.end() == 2
@@ -185,7 +144,7 @@ def test_what_workers_cannot_train_together_is_refused_before_any_trial(nodes: R
 def test_a_failure_of_training_ends_the_trial_on_all_workers_and_the_next_one_starts(
     nodes: RayNodes, place: Place
 ) -> None:
-    joined(nodes.add(cpus=2))
+    nodes.add(cpus=2).joined()
     (place.folder / "conf" / "space" / "burst.yaml").write_text(BURST)
     run = place.run("burst")
     wanted = ["space=burst", *TWO[1:], "scheduler.name=none", "training.epochs=2", "num_trials=2", "run=burst"]
@@ -197,11 +156,11 @@ def test_a_failure_of_training_ends_the_trial_on_all_workers_and_the_next_one_st
 
 
 def test_a_failure_of_one_worker_is_that_of_the_trial_in_its_words(nodes: RayNodes, place: Place) -> None:
-    joined(nodes.add())
+    nodes.add().joined()
     run = place.run("unwritable")
     with place.started(*TWO, "training.epochs=2", "num_trials=1", "run=unwritable", *nodes.settings) as driver:
-        wait_for(driver, (run.trials / "t0000" / "config.yaml").exists, "a trial waits for a second node")
-        joined(nodes.add(within=["env", "XDG_CACHE_HOME=/proc/nowhere"]))
+        driver.wait_for((run.trials / "t0000" / "config.yaml").exists, "a trial waits for a second node")
+        nodes.add(within=["env", "XDG_CACHE_HOME=/proc/nowhere"]).joined()
         driver.end()
     (row,) = rows(run, "trials")
     assert row[columns.STATE] == columns.FAILED, row

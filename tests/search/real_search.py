@@ -52,14 +52,14 @@ def run(workplace: Path, *settings: str) -> tuple[int, str]:
 
 @contextmanager
 def started(
-    workplace: Path, settings: list[str], name: str, ready: Callable[[RunFolder], bool]
+    workplace: Path, settings: list[str], name: str, ready: Callable[[RunFolder], bool], wait_s: float = 180.0
 ) -> Iterator[subprocess.Popen[str]]:
     """A search under way, as soon as ``ready`` says so of its folder."""
     process = subprocess.Popen(
         command(*settings), cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     run_folder = RunFolder(workplace / "runs" / name)
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + wait_s
     try:
         while not ready(run_folder):
             assert process.poll() is None, process.communicate()[0]

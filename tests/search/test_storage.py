@@ -13,8 +13,6 @@ import pytest
 from pyarrow import fs
 from search_played import Machine, assert_sound
 
-from search import copying
-from search import storage as storage_module
 from search.command_line import RunChoice
 from search.config import SearchConfig, continued, load_config, save_config
 from search.copying import Copier
@@ -25,16 +23,9 @@ from search.storage import Storage, StorageError, check_storage, patiently
 from search.stored_run import begin_sitting, bring, fetch_best, list_runs, own_sitting, read_sitting
 from trainers.settings import ConfigError
 
+pytest_plugins = "storage_fixtures"
+
 NAME = "mine"
-
-
-@pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (copying, storage_module):
-        monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(copying, "LEAST_PAUSE_S", 0.0)
-    monkeypatch.setattr(copying, "TROUBLE_S", 0.02)
-    monkeypatch.setattr(copying, "GIVE_UP_S", 3.0)
 
 
 @pytest.fixture(scope="module")
