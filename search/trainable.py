@@ -28,12 +28,12 @@ from trainers.distributed import WorkerLostError
 from trainers.loop import resolve_device
 from trainers.profiling import device_name
 
-TRIAL_ID, CONFIG, FOLDER, THREADS, WORKERS = "id", "trial", "folder", "threads", "workers"
-"""Keys of the Tune configuration of a trial; without ``workers`` it is one."""
-GPUS = "gpus"
-"""Key of the same: what each worker has of a GPU."""
+TRIAL_ID, CONFIG, FOLDER = "id", "trial", "folder"
+"""Keys of the Tune configuration of a trial."""
+WORKERS, THREADS, GPUS = "workers", "threads", "gpus"
+"""Keys of the same: how many workers the trial has, and each worker's cores and part of a GPU."""
 STORAGE = "storage"
-"""Key of the same: URI of the run's folder in its storage; without one, checkpoints lie in the trial's folder."""
+"""Key of the same: URI of the run's folder in its storage; None where checkpoints lie in the trial's folder."""
 FAILURE, TRACEBACK = "failure", "traceback"
 """Keys of the result of a trial that failed."""
 WAITING = "waiting"
@@ -100,8 +100,7 @@ class TrialActor(tune.Trainable):
 
     def _next_epoch(self) -> dict[str, Any]:
         if not self._crew.begun:
-            workers = self.config.get(WORKERS, 1)
-            self._crew.begin(self.config[CONFIG], self._folder(), workers, trial_name(self.config))
+            self._crew.begin(self.config[CONFIG], self._folder(), self.config[WORKERS], trial_name(self.config))
         result = self._crew.next_epoch()
         trial = TrialConfig.from_dict(self.config[CONFIG])
         if self._stored is not None:
@@ -115,7 +114,7 @@ class TrialActor(tune.Trainable):
 
     def _folder(self) -> str:
         """Where the trial's checkpoints lie on this node; with what an earlier process of it stored."""
-        storage = self.config.get(STORAGE)
+        storage = self.config[STORAGE]
         if storage is None:
             folder = Path(self.config[FOLDER])
             if not (folder / "config.yaml").exists():  # Written before the trial was handed out.
