@@ -29,7 +29,8 @@ def errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except USER_ERRORS as error:
-        _exit(str(error))
+        # One that a task of Ray's raised comes inside an error of the same class whose message is a traceback.
+        _exit(str(getattr(error, "cause", error)))
     except OSError as error:
         if error.errno not in _DISK:
             raise
