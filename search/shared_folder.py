@@ -35,7 +35,7 @@ def require_shared_folder(folder: Path, nodes: Sequence[Node], limit_s: float = 
         for node, why in found.items():
             found[node] = why or _wait_for(answers[node], word, deadline)
     finally:
-        for file in (probe, *answers.values()):
+        for file in folder.glob(".probe-*"):  # Those, too, that a search left which was killed here.
             file.unlink(missing_ok=True)
     blind = describe_answers(found)
     if blind:

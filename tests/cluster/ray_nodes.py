@@ -28,6 +28,8 @@ NOTICE = {
     "RAY_health_check_failure_threshold": "3",
 }
 """By itself Ray takes half a minute to notice that a node is dead. A busy machine may be slow to answer."""
+NO_ACTORS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""What processes of Ray's own are called."""
 
 
 def wait_until(ready: Callable[[], bool], what: str, wait_s: float = WAIT_S) -> None:
@@ -89,8 +91,9 @@ class RayNode:
         return self
 
     def actors(self) -> list[psutil.Process]:
-        """The processes on the node that train a trial."""
-        return [process for process in session_processes(self.pid) if title(process).startswith("ray::")]
+        """The processes on the node that train a trial, or wait for one."""
+        named = [(process, title(process).strip()) for process in session_processes(self.pid)]
+        return [process for process, name in named if name.startswith("ray::") and name not in NO_ACTORS]
 
     def kill(self) -> None:
         """SIGKILL for all that runs on the node, as when a machine loses its power."""
