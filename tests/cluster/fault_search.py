@@ -65,20 +65,23 @@ class Marks:
 
 
 class Reader(threading.Thread):
-    """A stranger who opens every Parquet file of a run with plain pyarrow, all the time."""
+    """A stranger who opens every Parquet file of a run with plain pyarrow, as soon as it appears or changes."""
 
     def __init__(self, run: RunFolder) -> None:
         super().__init__(daemon=True)
         self._run, self._enough = run, threading.Event()
-        self.opened, self.broken = 0, list[str]()
+        self.opened, self.broken = dict[Path, tuple[int, int, int]](), list[str]()
 
     def run(self) -> None:
         """See Thread."""
         while not self._enough.wait(0.02):
             for file in self._run.results.glob("*/*.parquet"):
                 try:
-                    pq.read_table(file, partitioning=None)
-                    self.opened += 1
+                    found = file.stat()
+                    now = found.st_ino, found.st_mtime_ns, found.st_size
+                    if self.opened.get(file) != now:
+                        pq.read_table(file, partitioning=None)
+                        self.opened[file] = now
                 except FileNotFoundError:
                     continue  # Merged into another.
                 except Exception as error:

@@ -10,9 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import boto3  # type: ignore[import-untyped]
+import moto
 import pytest
 import yaml
 from jsonschema import Draft202012Validator, ValidationError  # type: ignore[import-untyped]
+from ray.autoscaler._private.aws import config as aws
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from search.command_line import register
@@ -128,10 +131,6 @@ def test_a_misspelt_field_of_the_launcher_is_seen(name: str) -> None:
 
 @pytest.mark.cluster
 def test_on_aws_only_ssh_is_open_to_the_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    moto = pytest.importorskip("moto", reason="needs moto, which plays AWS")
-    boto3 = pytest.importorskip("boto3")
-    from ray.autoscaler._private.aws import config as aws  # noqa: PLC0415 - imports boto3
-
     for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(key, "none")
     monkeypatch.setenv("HOME", str(tmp_path))  # the launcher makes an ssh key there
