@@ -76,6 +76,11 @@ class Job:
         file = Path(self.fields["StdOut"])
         return file.read_text() if file.exists() else ""
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is over, in whatever way."""
+        return self.fields["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+
     def requeue(self) -> None:
         """Kill it and let it start again: now, and not in two minutes as Slurm would have it."""
         self.slurm.call("scontrol", "requeue", self.number)
@@ -84,8 +89,7 @@ class Job:
 
     def wait(self, wait_s: float = 420.0) -> tuple[str, str]:
         """State and exit code at the job's end."""
-        ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
-        wait_until(lambda: self.fields["JobState"] in ended, f"job {self.number} ends", wait_s)
+        wait_until(lambda: self.ended, f"job {self.number} ends", wait_s)
         return self.fields["JobState"], self.fields["ExitCode"]
 
 
