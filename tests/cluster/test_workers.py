@@ -100,7 +100,7 @@ def test_more_trials_than_fit_run_two_by_two_with_two_workers_each(nodes: RayNod
 def test_a_trial_that_loses_a_worker_goes_on_from_its_checkpoint(nodes: RayNodes, place: Place, marks: Marks) -> None:
     nodes.add(cpus=2).joined()
     run = place.run("bereft")
-    wanted = [*TWO, "scheduler.name=none", "training.epochs=5", "num_trials=2", "run=bereft"]
+    wanted = [*TWO, "scheduler.name=none", "training.epochs=5", "num_trials=3", "run=bereft"]
     with Seen(nodes, "bereft") as seen, place.started(*wanted, *nodes.settings) as driver:
         driver.wait_for(lambda: ("t0000", 3) in marks.times("bereft", "begun"), "the third epoch")
         first = marks.of("bereft", "begun")[-1][2]
@@ -110,7 +110,7 @@ def test_a_trial_that_loses_a_worker_goes_on_from_its_checkpoint(nodes: RayNodes
         driver.wait_for(lambda: marks.times("bereft", "begun")["t0000", 3] == 2, "the third epoch again")
         assert time.monotonic() - killed < TIMEOUT_S / 2, "noticed, not timed out"
         assert driver.end() == 0, driver.output()
-    trials = assert_sound(run, 2)
+    trials = assert_sound(run, 3)
     assert {row[columns.STATE] for row in trials.values()} == {columns.COMPLETED}
     assert_trained_once(marks, run, lost=1)
     wait_until(lambda: no_actor_left(nodes), "the processes end with the search", 30)
@@ -120,10 +120,10 @@ def test_a_trial_spans_two_nodes_where_none_holds_it(nodes: RayNodes, place: Pla
     for node in [nodes.add(), nodes.add()]:
         node.joined()
     run = place.run("spanning")
-    wanted = [*TWO, "scheduler.name=none", "training.epochs=3", "num_trials=2", "run=spanning"]
+    wanted = [*TWO, "scheduler.name=none", "training.epochs=3", "num_trials=3", "run=spanning"]
     with Seen(nodes, "spanning") as seen, place.started(*wanted, *nodes.settings) as driver:
         assert driver.end() == 0, driver.output()
-    trials = assert_sound(run, 2)
+    trials = assert_sound(run, 3)
     assert_trained_once(marks, run, lost=0)
     assert {trial: len(places) for trial, places in seen.places.items()} == dict.fromkeys(trials, 2)
     assert seen.trials_at_once == 1
