@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from search import columns
 from search.contexts import ABSENT, Contexts, Flags, Floats, Observed, configuration_of, contexts_without, observe
@@ -165,7 +165,7 @@ def _spread(values: Floats) -> float:
 
 @functools.cache
 def _t_quantile(freedom: int) -> float:
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,9 @@ def _differ(parts: Iterable[Floats]) -> bool:
         return False
     if not any(np.ptp(group) for group in groups):
         return len({float(group[0]) for group in groups}) > 1
-    return bool(stats.f_oneway(*groups).pvalue < 1 - CONFIDENCE)
+    from scipy.stats import f_oneway  # noqa: PLC0415 - as long to import as all the rest of this
+
+    return bool(f_oneway(*groups).pvalue < 1 - CONFIDENCE)
 
 
 def _parts_of_dependent(study: _Study, reference: str, level: str, parameter: Parameter) -> list[Floats]:

@@ -18,11 +18,12 @@ import numpy as np
 
 from search.encoding import Encoding, identity
 from search.improvement import Floats, expected_improvement
-from search.surrogate import MOST, Surrogate
 from spaces import Assignment, Space
 
 FEWEST = 4
 """Values of mIoU below which there is nothing to fit."""
+MOST = 200
+"""Trials that the process is fitted to: the cost grows with their cube."""
 CANDIDATES = 1_000
 """Draws that are compared, where the space has more configurations or endless ones."""
 NEIGHBOURS = 20
@@ -111,6 +112,9 @@ class Ehvi:
         self, candidates: Sequence[Assignment], tried: Sequence[Tried], members: Sequence[Tried], front: Sequence[Tried]
     ) -> Floats:
         """Expected improvement of the hypervolume by each candidate."""
+        # scikit-learn takes as long to import as Ray: a search should not wait for it before its first trials run.
+        from search.surrogate import Surrogate  # noqa: PLC0415
+
         learned = _surest([trial for trial in tried if trial.miou is not None])
         surrogate = Surrogate(
             self._encoding([trial.assignment for trial in learned]),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from search import columns
 from search.learning_curves import FEWEST, LEAST_SPREAD, Curve, Floats, LearningCurves
@@ -79,4 +79,4 @@ def hoped_gain(gains: Floats) -> float:
     """
     number = len(gains)
     spread = max(float(gains.std(ddof=1)), LEAST_SPREAD)
-    return float(gains.mean() + t.ppf(HOPE, number - 1) * spread * math.sqrt(1 + 1 / number))
+    return float(gains.mean() + stdtrit(number - 1, HOPE) * spread * math.sqrt(1 + 1 / number))

@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from search import columns
 from search.comparisons import CONFIDENCE
@@ -142,7 +142,7 @@ def welch_interval(means: tuple[Floats, Floats], stds: tuple[Floats, Floats], ru
     variance = np.asarray(first + second)
     parts = np.asarray(first**2 / (runs[0] - 1) + second**2 / (runs[1] - 1))
     freedom = np.divide(variance**2, parts, out=np.ones_like(variance), where=parts > 0)
-    half = stats.t.ppf(_TAILS[1], freedom) * np.sqrt(variance)
+    half = stdtrit(freedom, _TAILS[1]) * np.sqrt(variance)
     difference = means[0] - means[1]
     return np.stack([difference - half, difference + half])
 
@@ -239,7 +239,7 @@ class _Field:
     def _interval(self, index: int) -> Interval | None:
         """Of the mean over seeds (Student, "The probable error of a mean", 1908), else over validation images."""
         if self.repeated[index]:
-            half = stats.t.ppf(_TAILS[1], self.runs[index] - 1) * self.stds[index] / math.sqrt(self.runs[index])
+            half = stdtrit(self.runs[index] - 1, _TAILS[1]) * self.stds[index] / math.sqrt(self.runs[index])
             middle = self.values[index, _MIOU]
             return Interval(float(middle - half), float(middle + half), SEEDS)
         low, high = np.quantile(self.draws[index], _TAILS)

@@ -17,11 +17,10 @@ from sqlalchemy.engine import URL
 
 from search import columns
 from search.config import SamplerConfig
-from search.ehvi import Cost, Costs, Ehvi, Tried, architecture_part
+from search.ehvi import MOST, Cost, Costs, Ehvi, Tried, architecture_part
 from search.learning_curves import LearningCurves
 from search.space_checks import list_grid
 from search.stopping import Objectives
-from search.surrogate import MOST
 from spaces import Assignment, Space
 
 _TOLD_AS = {

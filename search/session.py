@@ -22,7 +22,6 @@ from search.errors import log_to
 from search.front_diagnosis import diagnose_front
 from search.latency_check import show_latency_check
 from search.prepare import Plan, build_search, describe, plan_search, plan_warm_start, start_run
-from search.reporting.build import build_report
 from search.reporting.record import Record, read_record
 from search.reporting.terminal import print_front
 from search.run_folder import FINISHED, INTERRUPTED, RUNNING, RunError, RunFolder, find_run
@@ -200,6 +199,9 @@ def run_and_report(plan: Plan, run: RunFolder, login: Login, console: Console, c
 
 def report(plan: Plan, run: RunFolder, console: Console, interrupted: bool) -> None:
     """Write the report and what goes with it, and say what there is."""
+    # matplotlib and scikit-learn take seconds to import: the trials should not wait for them.
+    from search.reporting.build import build_report  # noqa: PLC0415
+
     say = sayer(console)
     record = read_record(run)
     if not interrupted:

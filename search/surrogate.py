@@ -15,8 +15,6 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 Floats = NDArray[np.float64]
 
-MOST = 200
-"""Trials that its kernel is to be fitted to: the cost grows with their cube."""
 STEPS = 20
 """Of the search for the kernel's lengths; further ones hardly change a choice."""
 LEAST_SCALE = 0.01

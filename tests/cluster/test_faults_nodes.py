@@ -50,11 +50,11 @@ def test_trials_move_when_their_nodes_die_and_a_node_that_joins_later_is_used(
 ) -> None:
     run = place.run("moving")
     small, large = nodes.add().joined(), nodes.add(cpus=2).joined()
-    many = "num_trials=20"  # Processes start slowly: there must be trials left for the node that joins.
-    with Reader(run), place.started(*WANTED, *nodes.settings, many, "run=moving") as driver:
+    with Reader(run), place.started(*WANTED, *nodes.settings, "num_trials=20", "run=moving") as driver:
+        driver.wait_for(run.config.exists, "the search begins")
+        late = nodes.add()  # It takes a while to join.
         driver.wait_for(lambda: any(epoch >= 2 for _, epoch, _ in marks.begun_on(small, run.name)), "a trial on each")
         small.kill()
-        late = nodes.add().joined()
         driver.wait_for(lambda: bool(marks.begun_on(late, run.name)), "a trial on the node that joined")
         driver.wait_for(
             lambda: len({trial for trial, *_ in marks.begun_on(large, run.name)}) >= 2, "two on the large one"
