@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune import PlacementGroupFactory, Stopper
 from ray.tune.execution import tune_controller
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -138,7 +140,9 @@ class _Scheduler(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """See TrialScheduler; Tune's own way looks at all trials there ever were, twice and at every event."""
-        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
+        pending = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
+        controller = tune_controller._tune_controller
+        waiting = [trial for trial in pending if not controller.is_starting(trial)]
         return min(waiting, key=lambda trial: self._placement.turn(_id(trial)), default=None)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
@@ -217,6 +221,22 @@ class _GivingUp(Stopper):
         return {}
 
 
+class _Controller(TuneController):
+    """Tune's own, which would move a trial whose process is starting to that of a trial that ended, and end the first.
+
+    Where trials end more often than a process takes to start, the room that it was to have would never be used.
+    """
+
+    def is_starting(self, trial: Trial) -> bool:
+        """Whether a trial that does not run yet has its resources, and its process is on its way."""
+        actor = self._trial_to_actor.get(trial)
+        started = actor is not None and self._actor_manager.is_actor_started(actor)  # as Ray says of one to be started
+        return started and trial not in self._resetting_trials
+
+    def _maybe_reuse_cached_actor(self, trial: Trial) -> bool:
+        return not self.is_starting(trial) and bool(super()._maybe_reuse_cached_actor(trial))
+
+
 class _ActorManager(RayActorManager):
     """Tune's own, which would end the whole search for a trial whose process Ray killed to free memory."""
 
@@ -286,7 +306,9 @@ def run_trials(search: Search, sharing: Sharing, capacity: Capacity, patience: P
             "RAY_CHDIR_TO_TRIAL_DIR": "0",
         }
     )
-    vars(tune_controller)["RayActorManager"] = _ActorManager  # Tune has no other door for it.
+    # Tune has no other door for these two.
+    vars(tune_controller)["RayActorManager"] = _ActorManager
+    vars(sys.modules[tune.run.__module__])["TuneController"] = _Controller
     retries, placement = Retries(lost_nodes), _Placement(sharing, capacity)
     tune.run(
         tune.with_resources(trainable.TrialActor, _resources),

@@ -66,7 +66,10 @@ def start_times(reuse: bool, trials: int, folder: Path) -> list[float]:
             trainable.TRIAL_ID: f"t{index}",
             trainable.CONFIG: TRIAL.to_dict(),
             trainable.FOLDER: str(folder / f"t{index}"),
+            trainable.STORAGE: None,
+            trainable.WORKERS: 1,
             trainable.THREADS: 1,
+            trainable.GPUS: 0,
         }
         for index in range(trials)
     ]

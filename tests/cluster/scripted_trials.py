@@ -36,10 +36,13 @@ Script = Callable[[dict[str, Any], int], str | None]
 also take its time, or end its process."""
 
 
-def actor_with(script: Script, epochs: int, pace_s: float) -> type[tune.Trainable]:
+def actor_with(
+    script: Script, epochs: int, pace_s: float, start: Callable[[dict[str, Any]], None] = lambda _: None
+) -> type[tune.Trainable]:
     """Stands in for ``TrialActor``. Defined here and not in the module, which Ray's workers could not import.
 
-    A trial's folder keeps its checkpoint, the number of epochs trained, and what happened to it, a line an epoch.
+    ``start`` is what a process does before its first trial, whose configuration it is given. A trial's folder keeps its
+    checkpoint, the number of epochs trained, and what happened to it, a line an epoch.
     """
     folder_key, gpus_key, workers_key = trainable.FOLDER, trainable.GPUS, trainable.WORKERS
     failure_key, traceback_key = trainable.FAILURE, trainable.TRACEBACK
@@ -48,6 +51,7 @@ def actor_with(script: Script, epochs: int, pace_s: float) -> type[tune.Trainabl
     class Actor(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
             self.config = config
+            start(config)
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.config = new_config

@@ -113,6 +113,7 @@ def search_on(
     *,
     trials: int,
     pace_s: float = 0.3,
+    start: Callable[[dict[str, Any]], None] = lambda _: None,
     patience_s: float | None = None,
     share_of: Callable[[float], Share] | None = None,
     meanwhile: Callable[[RunFolder], None] = lambda _: None,
@@ -120,7 +121,7 @@ def search_on(
     """A search of ``trials`` with two epochs each, and ``meanwhile`` beside it."""
     run = RunFolder(folder / "mine")
     search = open_search(run, trials)
-    monkeypatch.setattr(trainable, "TrialActor", actor_with(script, BASE.training.epochs, pace_s))
+    monkeypatch.setattr(trainable, "TrialActor", actor_with(script, BASE.training.epochs, pace_s, start))
     sharing = Sharing(share, ResourcesConfig(), ())
     if share_of is not None:
         monkeypatch.setattr(sharing, "of", lambda trial, _: share_of(trial.optimizer.lr))
@@ -259,6 +260,21 @@ def test_a_node_that_joins_later_is_used(nodes: Nodes, tmp_path: Path, monkeypat
     ran.assert_every_trial_once(4)
     assert most_at_a_time(ran.run.trials) == 3
     assert len({line["node"] for happened in events(ran.run.trials).values() for line in happened}) == 2
+
+
+def test_a_process_that_starts_slowly_is_waited_for_while_trials_end_on_others(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes.add(cpus=2)
+
+    def start(config: dict[str, Any]) -> None:
+        if config["id"] != "t0000":
+            time.sleep(3)
+
+    ran = search_on(tmp_path, monkeypatch, well, Share(1, 0, 2), trials=8, start=start)
+    ran.assert_every_trial_once(8)
+    assert most_at_a_time(ran.run.trials) == 2
+    assert len({line["process"] for happened in events(ran.run.trials).values() for line in happened}) == 2
 
 
 def test_lost_nodes_do_not_use_up_the_retries_of_a_process(
