@@ -50,7 +50,7 @@ def test_trials_move_when_their_nodes_die_and_a_node_that_joins_later_is_used(
 ) -> None:
     run = place.run("moving")
     small, large = nodes.add().joined(), nodes.add(cpus=2).joined()
-    with Reader(run), place.started(*WANTED, *nodes.settings, "num_trials=20", "run=moving") as driver:
+    with Reader(run), place.started(*WANTED, *nodes.settings, "num_trials=12", "run=moving") as driver:
         driver.wait_for(run.config.exists, "the search begins")
         late = nodes.add()  # It takes a while to join.
         driver.wait_for(lambda: any(epoch >= 2 for _, epoch, _ in marks.begun_on(small, run.name)), "a trial on each")
@@ -61,7 +61,7 @@ def test_trials_move_when_their_nodes_die_and_a_node_that_joins_later_is_used(
         )
         large.kill()
         assert driver.end() == 0, driver.output()
-    assert_sound(run, 20)
+    assert_sound(run, 12)
     assert_trained_once(marks, run, lost=3)
 
 

@@ -31,7 +31,7 @@ from search.resources import Share, Sharing
 from search.retries import PROCESS_RETRIES
 from search.run_folder import RunFolder
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 NOTICE = {
     "RAY_health_check_initial_delay_ms": "1000",

@@ -20,6 +20,7 @@ from search.run_folder import INTERRUPTED, RunFolder
 
 pytestmark = [
     pytest.mark.cluster,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
 
