@@ -25,6 +25,8 @@ lint: $(READY)  ## style and types
 	$(BIN)/mypy
 
 bench: $(READY)  ## the measurements, as JSON lines
+	$(BIN)/python tests/benchmarks/training_step.py
+	$(BIN)/python tests/benchmarks/data_path.py
 	$(BIN)/python tests/benchmarks/trial_start.py
 	$(BIN)/python tests/benchmarks/scene_factors.py
 	$(BIN)/python tests/benchmarks/worlds.py --seeds 20
