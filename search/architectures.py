@@ -25,7 +25,7 @@ from search.capacity import Patience
 from search.config import ConstraintsConfig, LatencyConfig
 from search.ehvi import ARCHITECTURE, Cost, Costs
 from search.files import write_text_atomically
-from search.resources import Share
+from search.resources import Share, fits
 from search.results import Table
 from spaces import Assignment
 from trainers.choices import EXTRAS
@@ -172,9 +172,13 @@ class ArchitectureTable:
 
         Raises:
             ConfigError: the architecture cannot be measured as the settings say.
+            ClusterError: no node has the device and the cores, and a limited time is too short to wait for one.
             ray.exceptions.RayError: the task's process died, or there is no answer after ``timeout_s``.
         """
         gpus = 1 if self._share.gpus and self._latency.device != "cpu" else 0
+        needs = Share(self._node_cpus, gpus, 1)
+        if timeout_s is not None and claim and not fits(alive_nodes(), {needs: 1}):
+            raise ClusterError(f"no node with {needs.each()} is there any more.")
         if claim:
             place: dict[str, Any] = {"num_cpus": self._node_cpus, "num_gpus": gpus}
         else:  # An idle actor holds the GPU; what claims none of them sees them all.
@@ -185,7 +189,7 @@ class ArchitectureTable:
         reference = remote.remote(work, *given)
         try:
             if self._patience is not None and timeout_s is None:
-                self._patience.await_node(reference, Share(self._node_cpus, gpus, 1))
+                self._patience.await_node(reference, needs)
             found: _Found = ray.get(reference, timeout=timeout_s)
         except ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, TrialError) else error from None

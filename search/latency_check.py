@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.nodes import ClusterError
 from search import columns
 from search.architectures import ArchitectureTable, Measurement, Row, describe_architecture, forget, profile_now
 from search.ledger import now
@@ -78,6 +79,8 @@ def show_latency_check(run: RunFolder, architectures: ArchitectureTable, say: Ca
     except KeyboardInterrupt:
         again = f"python -m search.run {run.argument('resume')}"
         say(f"Interrupted while the latency of the front was measured again. To have it: {again}")
+    except ClusterError as error:
+        say(f"The latency of the front was not measured again: {error}")
     except Exception as error:
         logging.getLogger(__name__).exception("The latency of the front was not measured again.")
         say(f"The latency of the front was not measured again: {type(error).__name__}: {error}")
@@ -98,6 +101,7 @@ def check_latencies(run: RunFolder, members: Iterable[Row], architectures: Archi
 
     Raises:
         ConfigError: an architecture cannot be measured any more as the settings say.
+        ClusterError: no node is left that could.
         ray.exceptions.RayError: there was no answer.
         OSError: the run's folder cannot be written.
     """

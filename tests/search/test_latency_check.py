@@ -12,7 +12,8 @@ from measured import CPU, add_rows, architectures_in, profile_of, row_of
 from run_samples import PROFILES, add_trial, begin_run, config_of
 
 from cluster.connect import connect
-from search import columns, latency_check
+from cluster.nodes import Node
+from search import architectures, columns, latency_check
 from search.architectures import ArchitectureTable, Measurement
 from search.latency_check import LatencyCheck, check_latencies, measure_again, show_latency_check, told
 from search.reporting.record import read_record
@@ -136,6 +137,13 @@ def test_ctrl_c_goes_on_to_the_report(run: RunFolder, monkeypatch: pytest.Monkey
     show_latency_check(run, architectures_in(run.path), said.append)
     (sentence,) = said
     assert sentence.endswith(f"To have it: python -m search.run {run.argument('resume')}")
+
+
+def test_without_a_node_for_it_nobody_waits(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(architectures, "alive_nodes", lambda: (Node(0, 0, "head", "1"),))
+    said: list[str] = []
+    show_latency_check(run, architectures_in(run.path), said.append)
+    assert said == ["The latency of the front was not measured again: no node with 1 CPU core is there any more."]
 
 
 def test_the_report_shows_both_figures(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
