@@ -121,7 +121,7 @@ def _read_and_wait(config: DataConfig, read: Barrier, measured: Barrier) -> None
 def shared_memory_mb(config: DataConfig, processes: int) -> float:
     """What so many processes hold of the packed training set, pages that they share counted once."""
     context = multiprocessing.get_context("spawn")
-    read, measured = context.Barrier(processes + 1), context.Barrier(processes + 1)
+    read, measured = (context.Barrier(processes + 1, timeout=300) for _ in range(2))  # a trial may have died
     trials = [context.Process(target=_read_and_wait, args=(config, read, measured)) for _ in range(processes)]
     for trial in trials:
         trial.start()

@@ -61,6 +61,9 @@ class Clock(tune.Callback):
 def start_times(reuse: bool, trials: int, folder: Path) -> list[float]:
     """Seconds of each start but the first."""
     clock = Clock()
+    for index in range(trials):
+        (folder / f"t{index}").mkdir(parents=True)
+        TRIAL.save(folder / f"t{index}" / "config.yaml")  # as a search does before it hands a trial out
     configs = [
         {
             trainable.TRIAL_ID: f"t{index}",
