@@ -17,7 +17,7 @@ test-slow: $(READY)  ## the proofs that take longer
 	$(BIN)/python -m pytest -m slow --timeout 1800  # the last -m wins over the one in pyproject.toml
 
 test-cluster: $(READY)  ## nodes that come and go, kills, full disks, Slurm: takes long, wants root
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m cluster --timeout 900
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m cluster --timeout 900
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

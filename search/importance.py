@@ -17,7 +17,6 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, create_trial
 
@@ -131,9 +130,12 @@ class _Sample:
         )
         trials = study.get_trials(deepcopy=False)
         present = [path for path in self.paths if any(path in trial.params for trial in trials)]
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=max(BEST_SHARE, LEAST_BEST / len(trials)))
+        # By attribute, which Optuna resolves at its first use: scikit-learn comes with it.
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator(
+            target_quantile=max(BEST_SHARE, LEAST_BEST / len(trials))
+        )
         return {
-            target: get_param_importances(
+            target: optuna.importance.get_param_importances(
                 study, evaluator=evaluator, params=present, target=_loss(target), normalize=False
             )
             for target in TARGETS

@@ -28,6 +28,8 @@ NOTICE = {
     "RAY_health_check_failure_threshold": "3",
 }
 """By itself Ray takes half a minute to notice that a node is dead. A busy machine may be slow to answer."""
+IDLE = {"RAY_num_workers_soft_limit": "8"}
+"""By itself a node of one core keeps one idle process, so that each task of a search imports torch anew."""
 NO_ACTORS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """What processes of Ray's own are called."""
 
@@ -152,7 +154,7 @@ def ray_nodes(marks: Path, *, workers: int) -> Iterator[RayNodes]:
     places = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     modules = {"PYTHONPATH": os.pathsep.join(places), "RAY_preload_python_modules": "epoch_marks"}
     folder = Path(tempfile.mkdtemp(prefix="rn"))  # Short: the paths of sockets may have 107 bytes.
-    nodes = RayNodes(folder, {**os.environ, **NOTICE, **own, **modules})
+    nodes = RayNodes(folder, {**os.environ, **NOTICE, **IDLE, **own, **modules})
     try:
         for node in [nodes.add() for _ in range(workers)]:
             node.joined()

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pkgutil import resolve_name
 
 from torch import nn
 
 from trainers.choices import SMP_PREFIX, fields_read
 from trainers.config import ModelConfig
-from trainers.models.backbones import read_weights
-from trainers.models.deeplab import build_deeplab
-from trainers.models.fcn import build_fcn
-from trainers.models.pspnet import build_pspnet
-from trainers.models.resunet import build_resunet
-from trainers.models.smp import build_smp, check_smp
-from trainers.models.unet import build_unet
 
-ARCHITECTURES: dict[str, Callable[[ModelConfig, int], nn.Module]] = {
-    "deeplab": build_deeplab,
-    "fcn": build_fcn,
-    "pspnet": build_pspnet,
-    "resunet": build_resunet,
-    "unet": build_unet,
+BUILDERS = {
+    "deeplab": "trainers.models.deeplab:build_deeplab",
+    "fcn": "trainers.models.fcn:build_fcn",
+    "pspnet": "trainers.models.pspnet:build_pspnet",
+    "resunet": "trainers.models.resunet:build_resunet",
+    "unet": "trainers.models.unet:build_unet",
 }
-"""Builder of each architecture of ours that ``model.architecture`` may name."""
+"""Where the builder of each architecture of ours is. It is imported when needed: torchvision takes a second, which each
+process of a search would pay, and most UNets do without."""
 
 
 def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
@@ -35,8 +29,11 @@ def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
         ConfigError: ``config.weights`` cannot be had or does not fit; see :func:`check_model`.
     """
     if config.architecture.startswith(SMP_PREFIX):
+        from trainers.models.smp import build_smp  # noqa: PLC0415 - see BUILDERS
+
         return build_smp(config, num_classes)
-    return ARCHITECTURES[config.architecture](config, num_classes)
+    model: nn.Module = resolve_name(BUILDERS[config.architecture])(config, num_classes)
+    return model
 
 
 def check_model(config: ModelConfig) -> None:
@@ -48,6 +45,10 @@ def check_model(config: ModelConfig) -> None:
             and not installed or refuses the encoder.
     """
     if config.architecture.startswith(SMP_PREFIX):
+        from trainers.models.smp import check_smp  # noqa: PLC0415 - see BUILDERS
+
         check_smp(config)
     elif "weights" in fields_read(config.architecture) and config.weights != "none":
+        from trainers.models.backbones import read_weights  # noqa: PLC0415 - see BUILDERS
+
         read_weights(config.backbone, config.weights)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import nn
-from torchvision.models.mobilenetv2 import InvertedResidual
 
 EXPANSION = 3
 """Width of an inverted bottleneck over that of its input. MobileNetV2 takes 6, for thin layers; 3 is the largest at
@@ -47,6 +46,8 @@ def build_inverted_bottleneck(in_channels: int, out_channels: int) -> nn.Module:
     1x1 to :data:`EXPANSION` times the channels, 3x3 depthwise, 1x1 to the output; batch norm after each, ReLU6 after
     the first two, the input added where the channels stay the same.
     """
+    from torchvision.models.mobilenetv2 import InvertedResidual  # noqa: PLC0415 - the other kinds do without
+
     block: nn.Module = InvertedResidual(in_channels, out_channels, stride=1, expand_ratio=EXPANSION)
     initialise(block)
     return block
