@@ -49,7 +49,7 @@ def completed(trials: pa.Table) -> pa.Table:
     """The trials at full budget."""
     if not trials.num_rows:
         return trials
-    return trials.filter(pc.equal(trials.column(STATE), COMPLETED))
+    return trials.filter(_is_completed(trials))
 
 
 def front(trials: pa.Table) -> pa.Table:
@@ -57,10 +57,11 @@ def front(trials: pa.Table) -> pa.Table:
 
     A trial with a missing or not finite objective is left out.
     """
-    rows = completed(trials)
-    if not rows.num_rows:
-        return rows
-    members = rows.filter(pa.array(non_dominated(_values(rows))))
+    if not trials.num_rows:
+        return trials
+    is_member = np.zeros(trials.num_rows, dtype=bool)
+    is_member[_is_completed(trials).to_numpy()] = non_dominated(_completed_values(trials))
+    members = trials.filter(pa.array(is_member))
     return members.sort_by([(LATENCY_MS, "ascending"), (MIOU, "descending"), (SIZE_MB, "ascending")])
 
 
@@ -101,7 +102,7 @@ def reference_point(trials: pa.Table) -> dict[str, float]:
     """The corner that :func:`hypervolume` measures from: mIoU 0, and 1.1 times the largest latency and size of the
     completed trials; empty when none has all three. To compare searches, give all of them the same one.
     """
-    values = _values(completed(trials))
+    values = _completed_values(trials)
     values = values[np.isfinite(values).all(axis=1)]
     if not len(values):
         return {}
@@ -126,6 +127,15 @@ def hypervolume(trials: pa.Table, reference: Mapping[str, float] | None = None) 
     point = [corner[name] for name in OBJECTIVES]
     box = (1 - corner[MIOU]) * corner[LATENCY_MS] * corner[SIZE_MB]
     return float(moocore.hypervolume(_values(members), ref=point, maximise=_MAXIMISE)) / box
+
+
+def _is_completed(trials: pa.Table) -> pa.ChunkedArray:
+    return pc.equal(trials.column(STATE), COMPLETED)
+
+
+def _completed_values(trials: pa.Table) -> NDArray[np.float64]:
+    """The objectives of the trials at full budget; the other columns, of which some are long texts, are not touched."""
+    return _values(completed(trials.select([STATE, *OBJECTIVES]) if trials.num_rows else trials))
 
 
 def _values(rows: pa.Table) -> NDArray[np.float64]:
