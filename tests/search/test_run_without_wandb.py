@@ -19,7 +19,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 def test_a_search_outlives_wandb_and_says_how_to_send_the_rest(workplace: Path, server: WandbServer) -> None:
-    settings = [*SETTINGS, "run=cut", "num_trials=4", "training.epochs=4", "scheduler.name=none", "tracking.drain_s=5"]
+    trials, epochs = 12, 30  # It must not be over before W&B has anything of it.
+    size = [f"num_trials={trials}", f"training.epochs={epochs}", "scheduler.name=none"]
+    settings = [*SETTINGS, *size, "run=cut", "tracking.drain_s=5"]
 
     def is_on_wandb(_: RunFolder) -> bool:
         return any(run.history for run in server.runs.values())
@@ -31,7 +33,7 @@ def test_a_search_outlives_wandb_and_says_how_to_send_the_rest(workplace: Path, 
     assert "Traceback" not in printed
     assert "python -m search.sync run=cut" in printed
     run = RunFolder(workplace / "runs" / "cut")
-    assert_sound(run, 4, 4)
+    assert_sound(run, trials, epochs)
     server.revive()
     command = [sys.executable, "-m", "search.sync", "run=cut"]
     done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, timeout=120, check=False)
