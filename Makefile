@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-cluster lint bench clean
+.PHONY: demo test test-slow test-cluster lint bench bench-search clean
 
 demo: $(READY)  ## a real search on the built-in data set, in minutes and without an account
 	$(BIN)/python -m search.run num_trials=12
@@ -24,10 +24,10 @@ lint: $(READY)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## the measurements, as JSON lines
-	$(BIN)/python tests/benchmarks/training_step.py
-	$(BIN)/python tests/benchmarks/data_path.py
-	$(BIN)/python tests/benchmarks/trial_start.py
+bench: $(READY)  ## the performance table; half an hour of an idle machine
+	$(BIN)/python tests/benchmarks/bench.py
+
+bench-search: $(READY)  ## how well searches find the front, what they cost at scale, as JSON lines: takes hours
 	$(BIN)/python tests/benchmarks/scene_factors.py
 	$(BIN)/python tests/benchmarks/worlds.py --seeds 20
 	$(BIN)/python tests/benchmarks/rivals.py

@@ -39,13 +39,13 @@ from trainers.profiling import cpu_model
 BATCH = 8
 
 
-def write_files(root: Path, height: int, width: int, images: int) -> None:
+def write_files(root: Path, height: int, width: int, images: int, validation: int = 1) -> None:
     """Scenes as a data set of the layout ``folder``: colour images, and masks of class indices."""
     listing = list_scenes(DataConfig(max_images=images))
     rows = [",".join(map(str, (item.name, *item.color))) for item in listing.classes]
     root.mkdir()
     (root / "classes.csv").write_text("\n".join(["name,red,green,blue", *rows]))
-    for split, samples in (("train", listing.train), ("val", listing.val[:1])):
+    for split, samples in (("train", listing.train), ("val", listing.val[:validation])):
         for kind in ("images", "masks"):
             (root / kind / split).mkdir(parents=True)
         for number, sample in enumerate(samples):
