@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.connect import alive_nodes
 from cluster.nodes import ClusterError
 from search import columns
-from search.capacity import Patience
+from search.capacity import REFRESH_S, Patience
 from search.config import ConstraintsConfig, LatencyConfig
 from search.ehvi import ARCHITECTURE, Cost, Costs
 from search.files import write_text_atomically
@@ -172,13 +173,14 @@ class ArchitectureTable:
 
         Raises:
             ConfigError: the architecture cannot be measured as the settings say.
-            ClusterError: no node has the device and the cores, and a limited time is too short to wait for one.
-            ray.exceptions.RayError: the task's process died, or there is no answer after ``timeout_s``.
+            ClusterError: no node has the device and the cores, and a limited time is too short to wait for one; or
+                there is no answer after ``timeout_s``.
+            ray.exceptions.RayError: the task's process died.
         """
         gpus = 1 if self._share.gpus and self._latency.device != "cpu" else 0
         needs = Share(self._node_cpus, gpus, 1)
-        if timeout_s is not None and claim and not fits(alive_nodes(), {needs: 1}):
-            raise ClusterError(f"no node with {needs.each()} is there any more.")
+        if timeout_s is not None and claim:
+            _require_node(needs)
         if claim:
             place: dict[str, Any] = {"num_cpus": self._node_cpus, "num_gpus": gpus}
         else:  # An idle actor holds the GPU; what claims none of them sees them all.
@@ -188,9 +190,11 @@ class ArchitectureTable:
         work = Measurement(trial, self._num_classes, self._latency, self._node_cpus, self._share.cpus)
         reference = remote.remote(work, *given)
         try:
-            if self._patience is not None and timeout_s is None:
+            if timeout_s is not None:
+                _await_limited(reference, needs if claim else None, timeout_s)
+            elif self._patience is not None:
                 self._patience.await_node(reference, needs)
-            found: _Found = ray.get(reference, timeout=timeout_s)
+            found: _Found = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, TrialError) else error from None
         except BaseException:
@@ -245,6 +249,21 @@ class ArchitectureTable:
             known[columns.LATENCY_CPU_MS] = row[columns.LATENCY_MS]
         else:
             self._rows[key] = dict(row)
+
+
+def _require_node(needs: Share) -> None:
+    if not fits(alive_nodes(), {needs: 1}):
+        raise ClusterError(f"no node with {needs.each()} is there any more.")
+
+
+def _await_limited(task: ray.ObjectRef[Any], needs: Share | None, timeout_s: float) -> None:
+    """Return once ``task`` is done. Where its node dies it would wait for another with what it ``needs``."""
+    deadline = time.monotonic() + timeout_s
+    while not ray.wait([task], timeout=REFRESH_S)[0]:
+        if needs is not None:
+            _require_node(needs)
+        if time.monotonic() > deadline:
+            raise ClusterError(f"there was no answer within {timeout_s:g} s.")
 
 
 def _key(trial: TrialConfig) -> _Key:

@@ -101,8 +101,8 @@ def check_latencies(run: RunFolder, members: Iterable[Row], architectures: Archi
 
     Raises:
         ConfigError: an architecture cannot be measured any more as the settings say.
-        ClusterError: no node is left that could.
-        ray.exceptions.RayError: there was no answer.
+        ClusterError: no node is left that could, or there was no answer.
+        ray.exceptions.RayError: the process that measured died.
         OSError: the run's folder cannot be written.
     """
     table = Table(run.results / "latency_checks", columns.latency_checks_schema())

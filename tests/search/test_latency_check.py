@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from measured import CPU, add_rows, architectures_in, profile_of, row_of
 from run_samples import PROFILES, add_trial, begin_run, config_of
 
 from cluster.connect import connect
-from cluster.nodes import Node
+from cluster.nodes import ClusterError, Node
 from search import architectures, columns, latency_check
 from search.architectures import ArchitectureTable, Measurement
 from search.latency_check import LatencyCheck, check_latencies, measure_again, show_latency_check, told
@@ -174,6 +175,20 @@ def _cluster() -> Iterator[None]:
     """A Ray cluster on this machine."""
     with connect(None):
         yield
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_a_node_that_goes_meanwhile_is_not_waited_for(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([(Node(1, 0, "worker", "1"),)])
+    monkeypatch.setattr(architectures, "alive_nodes", lambda: next(looks, ()))
+    with pytest.raises(ClusterError, match=r"^no node with 1 CPU core is there any more\.$"):
+        architectures_in(run.path).run_task(lambda _: time.sleep(60), FAST, claim=True, timeout_s=60)
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_an_answer_is_waited_for_as_long_as_said(run: RunFolder) -> None:
+    with pytest.raises(ClusterError, match=r"^there was no answer within 0\.5 s\.$"):
+        architectures_in(run.path).run_task(lambda _: time.sleep(60), FAST, claim=True, timeout_s=0.5)
 
 
 @pytest.mark.slow
