@@ -14,16 +14,21 @@ from trainers.config import OptimizerConfig, ScheduleConfig
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """Build the optimizer that ``config`` describes; what it does not name keeps torch's default."""
+    """Build the optimizer that ``config`` describes; what it does not name keeps torch's default.
+
+    Where torch has the whole step as one kernel (fused), on CPU and GPU, that is taken: the same step, several times
+    as fast where parameters are many and small.
+    """
     match config.name:
         case "adam":
-            return Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
+            return Adam(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         case "adamw":
-            return AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+            return AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         case "adamax":
             return Adamax(parameters, lr=config.lr, weight_decay=config.weight_decay)
         case "sgd":
-            return SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+            momentum = config.momentum
+            return SGD(parameters, lr=config.lr, momentum=momentum, weight_decay=config.weight_decay, fused=True)
     raise AssertionError(config.name)
 
 

@@ -98,24 +98,33 @@ def compare(config: TrialConfig, turns: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure each architecture and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Which trials."""
     parser.add_argument("--space", default="backbones", choices=sorted(shipped_spaces()), metavar="NAME")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--height", type=int, default=96)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--images", type=int, default=None, help="of the data set; default: all")
+
+
+def base_trial(given: argparse.Namespace) -> TrialConfig:
+    """What all trials have in common."""
+    settings = {"data.height": given.height, "data.width": given.width, "data.max_images": given.images}
+    return TrialConfig().replace(settings | {"training.batch_size": given.batch, "training.device": given.device})
+
+
+def main() -> None:
+    """Measure each architecture and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
     parser.add_argument("--turns", type=int, default=5)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    settings = {"data.height": given.height, "data.width": given.width, "data.max_images": given.images}
-    settings |= {"training.batch_size": given.batch, "training.device": given.device}
     space = Space.from_dict(given.space, shipped_spaces()[given.space])
     about = {"benchmark": "training_step", "device": device_name(resolve_device(given.device))}
     about |= {"height": given.height, "width": given.width, "batch": given.batch}
-    for model, config in architectures(space, TrialConfig().replace(settings)):
+    for model, config in architectures(space, base_trial(given)):
         print(json.dumps(about | model | compare(config, given.turns)), flush=True)
 
 

@@ -53,6 +53,20 @@ def test_optimizer_is_the_named_one_with_its_settings(name: str, kind: type[torc
     assert optimizer.param_groups[0].get("momentum", 0.7) == 0.7
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_steps_are_those_of_torch_without_fusing(name: str) -> None:
+    weights = [nn.Parameter(torch.linspace(-1, 1, 50)) for _ in range(2)]
+    config = OptimizerConfig(name=name, lr=0.02, momentum=0.7, weight_decay=0.01)
+    ours, plain = (build_optimizer(config, [weight]) for weight in weights)
+    assert ours.param_groups[0]["fused"]
+    plain.param_groups[0]["fused"] = False
+    for step in range(5):
+        for weight, optimizer in zip(weights, (ours, plain), strict=True):
+            weight.grad = torch.cos(weight.detach() * (3 + step))
+            optimizer.step()
+    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
+
+
 def test_sgd_steps_by_its_definition() -> None:
     weight = parameter()
     optimizer = build_optimizer(OptimizerConfig(name="sgd", lr=0.1, momentum=0.5, weight_decay=0.2), [weight])
