@@ -27,14 +27,15 @@ from trainers.loop import resolve_device, train
 from trainers.profiling import device_name
 
 PARTS = {
-    "batches": ("trainers/batches.py", "training_batches"),
+    "batches": ("trainers/batches.py", "_one_ahead"),
     "forward": ("trainers/loop.py", "compute_logits"),
     "loss": ("torch/nn/modules/module.py", "_wrapped_call_impl"),
     "backward": ("torch/_tensor.py", "backward"),
-    "optimizer": ("torch/optim/", "step"),
+    "optimizer": ("torch/optim/lr_scheduler.py", "wrapper"),
     "training_metrics": ("trainers/evaluation.py", "update"),
 }
-"""Part of a training epoch to the function, called from there, whose time it is: part of the file's path, and name."""
+"""Part of a training epoch to the function, called from there, whose time it is: end of the file's path, and name. A
+schedule wraps the optimizer's step."""
 AROUND = {
     "validation": ("trainers/loop.py", ("evaluate",)),
     "checkpoints": ("trainers/checkpoint.py", ("save_best", "save_last")),
@@ -55,18 +56,18 @@ def profiled(config: TrialConfig) -> tuple[pstats.Stats, float]:
 
 
 def shares(stats: pstats.Stats, wall_s: float) -> dict[str, float]:
-    """Share of the time by part; what is left of the training epoch is ``rest_of_training``, and of all else ``rest``."""
+    """Share of the time by part; what is left of training is ``rest_of_training``, what is left of all ``rest``."""
     called = stats.stats  # type: ignore[attr-defined]  # (file, line, name) to (.., .., own time, whole time, callers)
     found = dict.fromkeys((*PARTS, *AROUND), 0.0)
     training_s = 0.0
     for (file, _, name), (_, _, _, whole_s, callers) in called.items():
         training_s += whole_s if name == EPOCH else 0.0
-        from_epoch_s = sum(times[3] for (_, _, caller), times in callers.items() if caller in {EPOCH, "wrapper"})
+        from_epoch_s = sum(times[3] for (_, _, caller), times in callers.items() if caller == EPOCH)
         for part, (path, function) in PARTS.items():
-            if path in file and name == function:
+            if file.endswith(path) and name == function:
                 found[part] += from_epoch_s
         for part, (path, functions) in AROUND.items():
-            if path in file and name in functions:
+            if file.endswith(path) and name in functions:
                 found[part] += whole_s
     inside_s = sum(found[part] for part in PARTS)
     found["rest_of_training"] = training_s - inside_s
