@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from ray_nodes import RayNodes
+from ray_nodes import RayNodes, wait_until
 
 from cluster.connect import alive_nodes
 from cluster.nodes import ClusterError
@@ -38,6 +38,7 @@ def nodes(runs: Path) -> Iterator[RayNodes]:
         for node in (found.add(), found.add(within=hidden)):
             node.joined()
         ray.init(address=found.address, log_to_driver=False, logging_level=logging.ERROR)
+        wait_until(lambda: len(alive_nodes()) == 3, "the head knows both nodes")
         yield found
     finally:
         ray.shutdown()
