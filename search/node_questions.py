@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ray
@@ -20,7 +20,7 @@ def ask_nodes(
     question: Callable[..., str | None],
     arguments: Callable[[Node], tuple[Any, ...]],
     limit_s: float,
-) -> dict[Node, str | None]:
+) -> list[tuple[Node, str | None]]:
     """Call ``question`` on each node that has cores, whatever else runs there.
 
     Args:
@@ -30,27 +30,29 @@ def ask_nodes(
         limit_s: for all nodes together.
 
     Returns:
-        What each node answered; where none came, that.
+        Each of these nodes with its answer; where none came, with that. (Nodes that offer the same are equal.)
     """
     deadline = time.monotonic() + limit_s
-    tasks: dict[ray.ObjectRef[str | None], Node] = {}
+    asked: list[tuple[Node, ray.ObjectRef[str | None]]] = []
     for node in nodes:
         if node.cpus:
             there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
             task = ray.remote(question).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-            tasks[task.remote(*arguments(node))] = node
-    ready, late = ray.wait(list(tasks), num_returns=len(tasks), timeout=max(0.0, deadline - time.monotonic()))
-    answers: dict[Node, str | None] = {tasks[task]: "does not answer" for task in late}
+            asked.append((node, task.remote(*arguments(node))))
+    tasks = [task for _, task in asked]
+    _, late = ray.wait(tasks, num_returns=len(tasks), timeout=max(0.0, deadline - time.monotonic()))
     for task in late:
         ray.cancel(task, force=True)
-    for task in ready:
-        try:
-            answers[tasks[task]] = ray.get(task)
-        except ray.exceptions.RayError as error:
-            answers[tasks[task]] = f"says {str(error).splitlines()[-1]}"
-    return answers
+    return [(node, "does not answer" if task in late else _answer(task)) for node, task in asked]
 
 
-def describe_answers(answers: dict[Node, str | None]) -> str:
+def _answer(task: ray.ObjectRef[str | None]) -> str | None:
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayError as error:
+        return f"says {str(error).splitlines()[-1]}"
+
+
+def describe_answers(answers: Iterable[tuple[Node, str | None]]) -> str:
     """What is wrong where, for people; empty where nothing is."""
-    return "; ".join(f"{node.name} {why}" for node, why in answers.items() if why is not None)
+    return "; ".join(f"{node.name} {why}" for node, why in answers if why is not None)

@@ -27,17 +27,18 @@ def require_shared_folder(folder: Path, nodes: Sequence[Node], limit_s: float = 
     if len(nodes) < 2:
         return
     probe, word = folder / f".probe-{secrets.token_hex(8)}", secrets.token_hex(16)
-    answers = {node: folder / f"{probe.name}-{node.node_id}" for node in nodes}
+
+    def answer_of(node: Node) -> Path:
+        return folder / f"{probe.name}-{node.node_id}"
+
     deadline = time.monotonic() + limit_s
     try:
         probe.write_text(word)
-        found = ask_nodes(nodes, _answer, lambda node: (probe, answers[node], word, limit_s / 2), limit_s)
-        for node, why in found.items():
-            found[node] = why or _wait_for(answers[node], word, deadline)
+        answers = ask_nodes(nodes, _answer, lambda node: (probe, answer_of(node), word, limit_s / 2), limit_s)
+        blind = describe_answers([(node, why or _wait_for(answer_of(node), word, deadline)) for node, why in answers])
     finally:
         for file in folder.glob(".probe-*"):  # Those, too, that a search left which was killed here.
             file.unlink(missing_ok=True)
-    blind = describe_answers(found)
     if blind:
         raise ClusterError(
             f"Not all nodes see the run's folder {folder}: {blind}. Every node writes checkpoints there: "
