@@ -1,6 +1,6 @@
 """How long does a whole search take, ours against what people write today? Same trials, epochs, images and machine.
 
-``python tests/benchmarks/whole_search.py [--trials 12] [--epochs 6] [--images 96] [--turns 1]`` draws scenes of
+``python tests/benchmarks/whole_search.py [--trials 8] [--epochs 6] [--images 64] [--turns 1]`` draws scenes of
 CamVid's size as PNG files and prints one JSON line a way and turn: wall-clock time from the start of the command to its
 end, with imports, measurement of latency, report and whatever else belongs to it.
 
@@ -34,7 +34,7 @@ from search.run_folder import RunFolder
 from trainers.profiling import cpu_model
 
 SOURCE = (720, 960)
-SIZE = (192, 256)
+SIZE = (96, 128)
 BATCH = 8
 DECODERS = ("Unet", "FPN", "Linknet", "DeepLabV3Plus")
 ENCODERS = ("resnet18", "mobilenet_v2")
@@ -119,9 +119,9 @@ def show(line: dict[str, Any]) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--at-once", type=int, default=os.cpu_count())
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--ways", nargs="+", default=[*OURS, *WAYS], choices=[*OURS, *WAYS])
