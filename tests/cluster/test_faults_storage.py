@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fault_search import SETTINGS, Marks, Place, Reader, assert_sound, assert_trained_once, rows
-from ray_nodes import RayNodes
+from ray_nodes import RayNodes, wait_until
 
 from search import columns
 from search.run_folder import RunFolder
@@ -64,9 +64,10 @@ def fill(folder: Path) -> Path:
     raise AssertionError("the disk has no end")
 
 
-def test_a_full_disk_ends_a_search_which_goes_on_when_there_is_room(
+def test_what_a_full_disk_holds_up_or_ends_goes_on_when_there_is_room(
     nodes: RayNodes, marks: Marks, tmp_path: Path
 ) -> None:
+    """Whoever writes next finds the disk full: a trial waits for room, the search itself ends."""
     place = Place.made(tmp_path / "work", nodes.environment)
     run = place.run("full")
     nodes.add(cpus=2).joined()
@@ -74,19 +75,23 @@ def test_a_full_disk_ends_a_search_which_goes_on_when_there_is_room(
         with Reader(run), place.started(*WANTED, *nodes.settings, "num_trials=6", "run=full") as driver:
             driver.wait_for(lambda: len(run.read_trials()) >= 2 and kept(marks, run) >= 14, "some trials")
             filler = fill(runs)
-            assert driver.end() == 2, driver.output()
+            wait_until(lambda: "waits:" in driver.output() or driver.process.poll() is not None, "it says so")
+            time.sleep(2)  # Where a trial waits, another may have something for the search to record.
+            before = {row[columns.TRIAL_ID]: row for row in rows(run, "trials")}
+            filler.unlink()
+            code = driver.end()
             said = " ".join(driver.output().split())
-            assert re.search("cannot be written: .*(No space left on device|disk is full)", said), said
+            assert re.search(r"cannot be written: .*(No space left on device|disk is full)", said), said
+        if code:
+            assert code == 2
             assert "python -m search.run resume=full" in said
-        before = {row[columns.TRIAL_ID]: row for row in rows(run, "trials")}
-        filler.unlink()
-        with Reader(run), place.started("resume=full", *nodes.settings) as driver:
-            assert driver.end() == 0, driver.output()
+            with Reader(run), place.started("resume=full", *nodes.settings) as driver:
+                assert driver.end() == 0, driver.output()
         trials = assert_sound(run, 6)
         assert {name: row for name, row in before.items() if row[columns.STATE] != columns.INTERRUPTED}.items() <= (
             trials.items()
         )
-        assert_trained_once(marks, run, lost=4)
+        assert_trained_once(marks, run, lost=6)  # Of two trials each twice in vain, and once with the search.
 
 
 def test_a_node_that_loses_sight_of_the_folder_waits_while_others_go_on(
