@@ -16,8 +16,8 @@ from trainers.config import OptimizerConfig, ScheduleConfig
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
     """Build the optimizer that ``config`` describes; what it does not name keeps torch's default.
 
-    Where torch has the whole step as one kernel (fused), on CPU and GPU, that is taken: the same step, several times
-    as fast where parameters are many and small.
+    Where torch has the whole step as one kernel (fused), on CPU and GPU, that is taken: the same step, but each weight
+    is read and written once.
     """
     match config.name:
         case "adam":

@@ -154,28 +154,36 @@ def profile_architecture(
     model = fresh_model(config, num_classes).to(device)
     busy = others_busy()
     times_ms = measure_latency(model, height, width, serving, budget_s)
-    quartiles = np.percentile(times_ms, (25, 50, 75, 95))
     with cpu_threads(train_threads or torch.get_num_threads()):
         train_precision = faster_precision(model, train_batch, budget_s) if train_batch else None
     return ArchitectureProfile(
         params=params,
         size_mb=size_mb,
         macs=macs,
-        latency_ms=float(quartiles[1]),
-        latency_p95_ms=float(quartiles[3]),
-        latency_spread=float((quartiles[2] - quartiles[0]) / quartiles[1]),
-        device=device.type,
-        device_name=device_name(device),
-        batch=serving.batch,
-        height=height,
-        width=width,
-        precision=serving.precision,
-        memory_format=serving.layout(),
-        compiled=serving.compiled,
-        torch_version=str(torch.__version__),
+        **_latency(times_ms),
+        **_conditions(height, width, device, serving),
         train_precision=train_precision,
         others_busy=busy,
     )
+
+
+def _latency(times_ms: NDArray[np.float64]) -> dict[str, Any]:
+    lower, median, upper, p95 = (float(value) for value in np.percentile(times_ms, (25, 50, 75, 95)))
+    return {"latency_ms": median, "latency_p95_ms": p95, "latency_spread": (upper - lower) / median}
+
+
+def _conditions(height: int, width: int, device: torch.device, serving: Serving) -> dict[str, Any]:
+    return {
+        "device": device.type,
+        "device_name": device_name(device),
+        "batch": serving.batch,
+        "height": height,
+        "width": width,
+        "precision": serving.precision,
+        "memory_format": serving.layout(),
+        "compiled": serving.compiled,
+        "torch_version": str(torch.__version__),
+    }
 
 
 def others_busy(patience_s: float = 1.0) -> float:

@@ -14,11 +14,9 @@ turns:
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from turns import in_turns, spread
 
 from search import columns, objectives
 from search.pareto_asha import ParetoAsha
@@ -46,24 +45,12 @@ MAXIMISE = [direction == "max" for direction in objectives.DIRECTIONS]
 
 
 def compare(ours: Callable[[], object], bare: Callable[[], object], turns: int) -> dict[str, Any]:
-    """Both in turns, after one of each to warm up."""
-    pairs = [(seconds(ours), seconds(bare)) for _ in range(turns + 1)][1:]
-    ratios = sorted(our_s / bare_s for our_s, bare_s in pairs)
+    """Both in turns."""
+    pairs = in_turns(ours, bare, turns)
     return {
         "ours_s": round(statistics.median(our_s for our_s, _ in pairs), 3),
         "bare_s": round(statistics.median(bare_s for _, bare_s in pairs), 3),
-        "ours_over_bare": round(statistics.median(ratios), 2),
-        "least": round(ratios[0], 2),
-        "most": round(ratios[-1], 2),
-    }
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """How long it takes, the memory of what it returns given back."""
-    gc.collect()
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
+    } | spread("ours_over_bare", (our_s / bare_s for our_s, bare_s in pairs), 2)
 
 
 def random_objectives(number: int, random: np.random.Generator) -> NDArray[np.float64]:

@@ -26,6 +26,7 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
+from turns import spread
 
 from trainers.augmentations import build_augmentation
 from trainers.batches import training_batches
@@ -102,13 +103,9 @@ def compare(config: DataConfig, policy: str, turns: int) -> dict[str, Any]:
     packed = open_dataset(config).train
     decoding = cast(Split, Decoding(list_folder(config).train, (config.height, config.width)))
     times = [(cpu_time_s(packed, policy, turn), cpu_time_s(decoding, policy, turn)) for turn in range(turns + 1)][1:]
-    ratios = sorted(slow / fast for fast, slow in times)
     return {
         "packed_images_per_cpu_s": round(len(packed) / statistics.median(fast for fast, _ in times), 1),
-        "packed_over_decoding": round(statistics.median(ratios), 2),
-        "least": round(ratios[0], 2),
-        "most": round(ratios[-1], 2),
-    }
+    } | spread("packed_over_decoding", (slow / fast for fast, slow in times), 2)
 
 
 def _read_and_wait(config: DataConfig, read: Barrier, measured: Barrier) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 CLASSES = 8
+"""Of the scenes."""
 IGNORED = 255
 
 

@@ -14,13 +14,13 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from turns import in_turns, spread
 
 from spaces import Assignment, Space, shipped_spaces
 from trainers.batches import count_batches
@@ -71,31 +71,18 @@ class Bare:
         return pixels.permute(0, 3, 1, 2), truth
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """How long it takes."""
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
-
-
 def compare(config: TrialConfig, turns: int) -> dict[str, Any]:
-    """A trial and its bare loop, epoch by epoch in turns; the first of each warms up."""
+    """A trial and its bare loop, epoch by epoch in turns."""
     data = open_dataset(config.data)
     bare = Bare(config, data)
     exact = config.replace({"training.precision": bare.precision, "training.epochs": turns + 1})
-    pairs: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         epochs = train(exact, data, Path(folder))
-        for _ in range(turns + 1):
-            pairs.append((seconds(lambda: next(epochs)), seconds(bare.epoch)))
-    ratios = sorted(bare_s / trial_s for trial_s, bare_s in pairs[1:])
+        pairs = in_turns(lambda: next(epochs), bare.epoch, turns)
     return {
         "precision": bare.precision,
-        "images_per_s": round(len(data.train) / statistics.median(trial_s for trial_s, _ in pairs[1:]), 1),
-        "trial_over_bare": round(statistics.median(ratios), 3),
-        "least": round(ratios[0], 3),
-        "most": round(ratios[-1], 3),
-    }
+        "images_per_s": round(len(data.train) / statistics.median(trial_s for trial_s, _ in pairs), 1),
+    } | spread("trial_over_bare", (bare_s / trial_s for trial_s, bare_s in pairs), 3)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
