@@ -36,6 +36,8 @@ def training_batches(  # noqa: PLR0917
     seed: int,
     epoch: int,
     group: Group = ALONE,
+    *,
+    pinned: bool = False,
 ) -> Iterator[Batch]:
     """Shuffled, augmented batches of one epoch, decided by ``(seed, epoch)`` alone, or a worker's part of each.
 
@@ -52,6 +54,7 @@ def training_batches(  # noqa: PLR0917
         seed: the trial's seed.
         epoch: number of the epoch.
         group: the workers that divide each batch.
+        pinned: in memory that a GPU copies from while it computes.
 
     Yields:
         Images, uint8 (b, 3, h, w) in channels-last memory, and masks, int64 (b, h, w).
@@ -63,7 +66,8 @@ def training_batches(  # noqa: PLR0917
         places, counts = _part(range(start, min(start + batch_size, len(order))), group)
         chosen = [(order[place], (seed, epoch, 1 + place)) for place in places]
         batch = _augmented(split, chosen, augmentation, crop)
-        return batch if counts else _ignored(batch)
+        images, masks = batch if counts else _ignored(batch)
+        return (images.pin_memory(), masks.pin_memory()) if pinned else (images, masks)
 
     return _one_ahead(map(batch_at, starts))
 

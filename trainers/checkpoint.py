@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.serialization import config as serialization
 
 from trainers.settings import TrialError
 
@@ -63,7 +64,9 @@ class Checkpoints:
         Raises:
             UnwritableError: naming the file and why; the one before is still there.
         """
-        self._save(content, self.last)
+        # Checksums take half as long as the rest, and this file lives for an epoch.
+        with serialization.patch({"save.compute_crc32": False}):  # type: ignore[attr-defined]  # made at import
+            self._save(content, self.last)
 
     def save_best(self, content: Mapping[str, Any]) -> None:
         """Replace ``best.pt``; raises as :meth:`save_last`."""

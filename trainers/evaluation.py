@@ -66,15 +66,12 @@ def mean(values: NDArray[np.float64]) -> float:
 
 
 class ConfusionMatrix:
-    """Counts pixels by true and predicted class, on the device where they are.
-
-    Attributes:
-        counts: int64, shape (classes, classes), rows are the truth.
-    """
+    """Counts pixels by true and predicted class, on the device where they are."""
 
     def __init__(self, num_classes: int, device: torch.device | str) -> None:
         self.num_classes = num_classes
-        self.counts = torch.zeros((num_classes, num_classes), dtype=torch.int64, device=device)
+        # Ignored pixels, the matrix by rows of the truth, and labels beyond the last class.
+        self._counts = torch.zeros(num_classes**2 + 2, dtype=torch.int64, device=device)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Count a batch.
@@ -82,21 +79,37 @@ class ConfusionMatrix:
         Args:
             prediction: class of each pixel, integer, shape (n, h, w).
             target: true class of each pixel, int64, shape (n, h, w); 255 is not counted.
-
-        Raises:
-            ValueError: a class is out of range.
         """
-        cells = self.num_classes**2
-        # Cell 0 takes the ignored pixels, so that labels beyond the last class fall behind the matrix and show.
-        cell = torch.where(target == IGNORE_INDEX, 0, 1 + target * self.num_classes + prediction)
-        counts = torch.bincount(cell.flatten(), minlength=cells + 1)
-        if len(counts) > cells + 1:
-            raise ValueError(f"Labels must be below {self.num_classes} or {IGNORE_INDEX} (ignored).")
-        self.counts += counts[1:].reshape_as(self.counts)
+        cell = 1 + target * self.num_classes + prediction
+        cell = torch.where(target == IGNORE_INDEX, 0, cell.clamp_(max=len(self._counts) - 1))
+        self._counts += count_values(cell.flatten(1), len(self._counts))
 
     def compute(self, group: Group = ALONE) -> SegmentationMetrics:
-        """The metrics of all pixels that all of ``group`` counted so far."""
-        return SegmentationMetrics(group.sum(self.counts).cpu().numpy().copy())
+        """The metrics of all pixels that all of ``group`` counted so far.
+
+        Raises:
+            ValueError: a label was out of range.
+        """
+        counts = group.sum(self._counts).cpu().numpy().copy()
+        if counts[-1]:
+            raise ValueError(f"Labels must be below {self.num_classes} or {IGNORE_INDEX} (ignored).")
+        return SegmentationMetrics(counts[1:-1].reshape(self.num_classes, self.num_classes))
+
+
+def count_values(rows: Tensor, number: int) -> Tensor:
+    """How often each of the integers below ``number`` occurs in ``rows`` (n, m), int64, shape (number,)."""
+    if rows.device.type == "cpu":
+        return torch.bincount(rows.flatten(), minlength=number)
+    return count_without_waiting(rows, number)
+
+
+def count_without_waiting(rows: Tensor, number: int) -> Tensor:
+    """As :func:`count_values`; torch.bincount would wait for the GPU, to learn the largest value.
+
+    Rows are counted apart, since threads that add to the same number take turns.
+    """
+    counts = torch.zeros(len(rows), number, dtype=torch.int64, device=rows.device)
+    return counts.scatter_add_(1, rows, torch.ones_like(rows)).sum(0)
 
 
 def constant_prediction_metrics(class_pixels: NDArray[np.int64], index: int) -> SegmentationMetrics:

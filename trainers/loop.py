@@ -26,6 +26,9 @@ from trainers.optimizers import build_optimizer, build_schedule
 from trainers.profiling import autocast, faster_precision, fresh_model
 from trainers.settings import ConfigError
 
+LOSS_CHECK_STEPS = 50
+"""Steps on a GPU after which the losses are looked at: to look is to wait for all that the GPU has yet to do."""
+
 
 class TrainingError(RuntimeError):
     """Training that cannot go on; the message is the reason recorded for the trial."""
@@ -168,22 +171,25 @@ class Trial:
         total, images = torch.zeros((), device=self.device), 0
         confusion = ConfusionMatrix(self.data.num_classes, self.device)
         split, crop = self.data.train, self.config.data.crop
-        for pixels, target in training_batches(
-            split, self.augmentation, crop, training.batch_size, training.seed, epoch, self.group
-        ):
+        on_gpu = self.device.type == "cuda"
+        batches = training_batches(
+            split, self.augmentation, crop, training.batch_size, training.seed, epoch, self.group, pinned=on_gpu
+        )
+        for step, (pixels, target) in enumerate(batches, start=1):
             truth = target.to(self.device, non_blocking=True)
             logits = compute_logits(self._trained, pixels, self.device, self.precision)
             loss = self.loss(logits, truth)
-            if not torch.isfinite(loss):
-                raise TrainingError(f"The loss became {loss.item()} in epoch {epoch}; a lower optimizer.lr may help.")
+            size = min(training.batch_size, len(split) - images)
+            total += loss.detach() * size
+            images += size
+            if not on_gpu or step % LOSS_CHECK_STEPS == 0:
+                _require_finite(total, epoch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
             self.schedule.step()
             confusion.update(logits.detach().argmax(1), truth)
-            size = min(training.batch_size, len(split) - images)
-            total += loss.detach() * size
-            images += size
+        _require_finite(total, epoch)
         self.group.average_statistics(self.model)
         return total.item() / images, images, confusion.compute(self.group)
 
@@ -206,6 +212,11 @@ class Trial:
         """Weights with what is needed to use them elsewhere."""
         classes = [{"name": item.name, "color": list(item.color)} for item in self.data.classes]
         return {"model": self.model.state_dict(), "config": self.config.to_dict(), "classes": classes}
+
+
+def _require_finite(loss: torch.Tensor, epoch: int) -> None:
+    if not torch.isfinite(loss):
+        raise TrainingError(f"The loss became {loss.item()} in epoch {epoch}; a lower optimizer.lr may help.")
 
 
 def place_model(model: nn.Module, device: torch.device, precision: str) -> nn.Module:

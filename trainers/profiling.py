@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.config import ModelConfig
 from trainers.models import build_model
@@ -36,6 +35,8 @@ STABLE = 0.03
 """Warm-up ends when the medians of two consecutive windows differ by less than this share."""
 TURNS = 5
 """Training steps timed in each precision, time permitting."""
+CLEAR = 1.25
+"""The second step of each precision, its first warm one, decides where they are this many times further apart."""
 BF16_GAIN = 1.1
 """fp32 is the more exact: bf16 has to be this many times faster to be preferred, which also outweighs noise."""
 
@@ -209,6 +210,8 @@ def count_architecture(config: ModelConfig, num_classes: int, height: int, width
 
     One MAC is two of the floating-point operations that torch counts (convolutions and matrix products).
     """
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - brings triton, which no trial needs.
+
     with torch.device("meta"):
         model = fresh_model(config, num_classes).eval()
         images = torch.empty(1, 3, height, width)
@@ -321,11 +324,12 @@ def faster_precision(model: nn.Module, train_batch: tuple[int, int, int], budget
     steps = {precision: training_step(model, batch, precision) for precision in ("fp32", "bf16")}
     best = dict.fromkeys(steps, float("inf"))
     start = time.perf_counter()
-    for _ in range(TURNS):
+    for turn in range(TURNS):
         best = {precision: min(best[precision], time_once(step, device)) for precision, step in steps.items()}
-        if time.perf_counter() > start + budget_s:
+        gain = best["fp32"] / (BF16_GAIN * best["bf16"])
+        if time.perf_counter() > start + budget_s or (turn > 0 and not 1 / CLEAR < gain < CLEAR):
             break
-    return "bf16" if best["fp32"] > BF16_GAIN * best["bf16"] else "fp32"
+    return "bf16" if gain > 1 else "fp32"
 
 
 def training_step(model: nn.Module, batch: Tensor, precision: str) -> Callable[[], None]:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import requests
-import wandb
-from wandb.sdk.lib import wbauth
 
 from search.run_folder import RunFolder
 from trainers.settings import ConfigError
@@ -45,10 +43,7 @@ class Login:
 
     def __init__(self, mode: str) -> None:
         """``mode`` as in :func:`resolve_mode`, whose errors this raises."""
-        try:
-            credentials = find_credentials() if _is_asked_for(mode) else None
-        finally:
-            wandb.teardown()  # Ends the service that looking at its settings began: a search has no use for it.
+        credentials = _look_once() if _is_asked_for(mode) else None
         self._mode = resolve_mode(mode, credentials is not None)
         self._trouble: Trouble | None = None
         self._thread = threading.Thread(target=self._ask, args=(credentials,), name="login", daemon=True)
@@ -89,12 +84,25 @@ def _is_asked_for(mode: str) -> bool:
     return mode == "online" or (mode == "auto" and os.environ.get("WANDB_MODE") not in _SAID)
 
 
+def _look_once() -> Credentials | None:
+    """:func:`find_credentials` in a process that uses no W&B itself."""
+    import wandb  # noqa: PLC0415 - takes most of a second, and a search may do without.
+
+    try:
+        return find_credentials()
+    finally:
+        wandb.teardown()  # Ends the service that looking at its settings began.
+
+
 def find_credentials() -> Credentials | None:
     """What the environment or a netrc file has for the W&B server in use; asks no server.
 
     Raises:
         ConfigError: a key that cannot be one.
     """
+    import wandb  # noqa: PLC0415 - as above
+    from wandb.sdk.lib import wbauth  # noqa: PLC0415
+
     host = wandb.setup(wandb.Settings(silent=True)).settings.base_url
     try:
         found = wbauth.authenticate_session(host=host, source="search", prompt=False)

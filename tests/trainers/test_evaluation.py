@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from trainers.evaluation import ConfusionMatrix, SegmentationMetrics, constant_prediction_metrics
+from trainers.evaluation import (
+    ConfusionMatrix,
+    SegmentationMetrics,
+    constant_prediction_metrics,
+    count_values,
+    count_without_waiting,
+)
 
 
 def metrics_of(prediction: list[list[int]], target: list[list[int]], num_classes: int) -> SegmentationMetrics:
@@ -74,6 +80,11 @@ def test_computed_metrics_do_not_change_with_later_batches() -> None:
 def test_a_label_beyond_the_classes_is_refused(prediction: int) -> None:
     with pytest.raises(ValueError, match="below 3 or 255"):
         metrics_of([[prediction]], [[3]], num_classes=3)
+
+
+def test_a_gpu_counts_the_same_without_waiting() -> None:
+    rows = torch.randint(0, 7, (3, 130), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(count_without_waiting(rows, 11), count_values(rows, 11))
 
 
 def test_constant_prediction() -> None:

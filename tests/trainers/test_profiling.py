@@ -202,6 +202,8 @@ def test_warm_up_ends_when_two_windows_agree(monkeypatch: pytest.MonkeyPatch) ->
         ([9, 9, 10, 5] + [10, 5] * 3, "bf16"),  # fp32 and bf16 take turns
         ([99, 60, 10, 12] + [10, 12] * 3, "fp32"),  # the cold start of fp32 does not count
         ([10, 9.5] * 5, "fp32"),  # not by enough
+        ([50, 90, 10, 5], "bf16"),  # clear at the first warm steps
+        ([50, 90, 10, 12], "fp32"),
     ],
 )
 def test_precision_is_bf16_only_where_it_is_clearly_faster(
