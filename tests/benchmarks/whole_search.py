@@ -1,8 +1,8 @@
 """How long does a whole search take, ours against what people write today? Same trials, epochs, images and machine.
 
-``python tests/benchmarks/whole_search.py [--trials 8] [--epochs 6] [--images 64] [--turns 1]`` draws scenes of
-CamVid's size as PNG files and prints one JSON line a way and turn: wall-clock time from the start of the command to its
-end, with imports, measurement of latency, report and whatever else belongs to it.
+``python tests/benchmarks/whole_search.py [--trials 8] [--epochs 6] [--images 64] [--source 720 960] [--turns 1]``
+draws scenes as PNG files, by default of CamVid's size, and prints one JSON line a way and turn: wall-clock time from
+the start of the command to its end, with imports, measurement of latency, report and whatever else belongs to it.
 
 - ``ours``: ``python -m search.run`` with a grid over models of segmentation_models.pytorch, without early stopping.
 - ``ours_stopping``: the same with the default rule.
@@ -33,7 +33,6 @@ from search import columns
 from search.run_folder import RunFolder
 from trainers.profiling import cpu_model
 
-SOURCE = (720, 960)
 SIZE = (96, 128)
 BATCH = 8
 DECODERS = ("Unet", "FPN", "Linknet", "DeepLabV3Plus")
@@ -107,7 +106,8 @@ def turn(root: Path, wanted: list[dict[str, Any]], at_once: int, ways: list[str]
             else:
                 miou = run_plain(way, root, Path(name), wanted, at_once)
             taken[way] = time.perf_counter() - started
-        show({"way": way, "trials": len(wanted), "wall_s": round(taken[way], 1), "miou": round(miou, 3)})
+        size = {"trials": len(wanted), "epochs": wanted[0]["epochs"]}
+        show({"way": way} | size | {"wall_s": round(taken[way], 1), "miou": round(miou, 3)})
     return taken
 
 
@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--source", type=int, nargs=2, default=(720, 960), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--at-once", type=int, default=os.cpu_count())
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--ways", nargs="+", default=[*OURS, *WAYS], choices=[*OURS, *WAYS])
@@ -129,7 +130,7 @@ def main() -> None:
     wanted = trials(given.trials, given.epochs)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "files"
-        write_files(root, *SOURCE, given.images, validation=max(8, given.images // 4))
+        write_files(root, *given.source, given.images, validation=max(8, given.images // 4))
         for _ in range(given.turns):
             taken = turn(root, wanted, given.at_once, given.ways)
             plain = [taken[way] for way in WAYS if way in taken]
