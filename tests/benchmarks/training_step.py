@@ -41,8 +41,11 @@ def architectures(space: Space, wanted: TrialConfig) -> Iterator[tuple[Assignmen
 class Bare:
     """The model's own work in an epoch of a trial, and nothing else."""
 
-    def __init__(self, config: TrialConfig, data: SegmentationData) -> None:
+    def __init__(self, config: TrialConfig, data: SegmentationData, *, compiled: bool = False) -> None:
+        """``compiled``: by ``torch.compile``, in the first epoch."""
         self._trial = Trial(config, data)
+        if compiled:
+            self._trial.model.compile(dynamic=False)
         batch, height, width = training_shape(config)
         self.precision, self._steps = self._trial.precision, count_batches(len(data.train), batch)
         self._train = self._batch(batch, height, width)
