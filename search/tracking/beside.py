@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 from search.config import TrackingConfig
 from search.run_folder import RunFolder
@@ -79,10 +79,17 @@ class Tracking:
             self._say(f"W&B sweep: {place.url}")
 
     def _kill(self) -> None:
-        """End the process with W&B's own service, which waits for servers for minutes."""
-        if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        """End the process with W&B's own service, which has a session of its own and waits for servers for minutes.
+
+        What it still has would arrive on top of what was sent by then, once the server is back.
+        """
+        if self._process is None or self._process.poll() is not None:
+            return
+        with contextlib.suppress(psutil.NoSuchProcess):
+            mirroring = psutil.Process(self._process.pid)
+            for process in [*mirroring.children(recursive=True), mirroring]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
 
     def _last_words(self) -> str:
         """Why the last process failed; what W&B's client says on top goes on after its end."""

@@ -130,7 +130,8 @@ def main() -> None:
     wanted = trials(given.trials, given.epochs)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "files"
-        write_files(root, *given.source, given.images, validation=max(8, given.images // 4))
+        height, width = given.source
+        write_files(root, height, width, given.images, validation=max(8, given.images // 4))
         for _ in range(given.turns):
             taken = turn(root, wanted, given.at_once, given.ways)
             plain = [taken[way] for way in WAYS if way in taken]

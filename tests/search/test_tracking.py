@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from multiprocessing import forkserver
 from pathlib import Path
 
+import psutil
 import pytest
 from on_wandb import assert_on_wandb, place_of
 from untrained_search import main_elsewhere
@@ -166,6 +167,16 @@ def test_what_wandb_missed_arrives_once_it_is_well(players: dict[str, Player]) -
         assert_on_wandb(players[name].server, players[name].run)
 
 
+def test_nothing_of_wandb_goes_on_after_a_search_that_waits_no_longer(tmp_path: Path) -> None:
+    """Its service would bring what it still has once the server is back, on top of what was sent by then."""
+    with WandbServer() as server:
+        player = Player(server, RunFolder(tmp_path / "left"), "--pause-s", "2", "--drain-s", "2")
+        wait_until(lambda: has_rows(server))
+        server.fault = Fault(hang=True)
+        assert "did not take everything within 2 s" in player.printed()
+        assert services(server) == []
+
+
 @pytest.mark.slow
 def test_a_server_that_comes_back_gets_everything_while_the_search_goes_on(tmp_path: Path) -> None:
     with WandbServer() as server:
@@ -209,6 +220,13 @@ def test_a_search_that_is_killed_leaves_one_sweep_and_no_row_missing(tmp_path: P
 
 def has_rows(server: WandbServer) -> bool:
     return any(there.history for there in server.runs.values())
+
+
+def services(server: WandbServer) -> list[psutil.Process]:
+    """Processes of W&B's own that talk to the server."""
+    alive = [process for process in psutil.process_iter() if process.status() != psutil.STATUS_ZOMBIE]
+    found = [process for process in alive if process.name() == "wandb-core"]
+    return [process for process in found if process.environ().get("WANDB_BASE_URL") == server.url]
 
 
 def mirroring(pid: int) -> int:
