@@ -14,14 +14,11 @@ import statistics
 from typing import Any
 
 import torch
-from training_step import Bare, add_options, architectures, base_trial
+from training_step import Bare, add_options, wanted
 from turns import in_turns, seconds, spread
 
-from spaces import Space, shipped_spaces
 from trainers.config import TrialConfig
 from trainers.datasets import open_dataset
-from trainers.loop import resolve_device
-from trainers.profiling import device_name
 
 
 def compare(config: TrialConfig, turns: int) -> dict[str, Any]:
@@ -50,11 +47,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch._inductor.config.force_disable_caches = True
-    space = Space.from_dict(given.space, shipped_spaces()[given.space])
-    about = {"benchmark": "compile_gain", "device": device_name(resolve_device(given.device))}
-    about |= {"height": given.height, "width": given.width, "batch": given.batch}
-    for model, config in architectures(space, base_trial(given)):
-        print(json.dumps(about | model | compare(config, given.turns)), flush=True)
+    for about, config in wanted("compile_gain", given):
+        print(json.dumps(about | compare(config, given.turns)), flush=True)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,15 @@ def base_trial(given: argparse.Namespace) -> TrialConfig:
     return TrialConfig().replace(settings | {"training.batch_size": given.batch, "training.device": given.device})
 
 
+def wanted(benchmark: str, given: argparse.Namespace) -> Iterator[tuple[dict[str, Any], TrialConfig]]:
+    """A trial of each architecture of the space, with what its lines begin with."""
+    space = Space.from_dict(given.space, shipped_spaces()[given.space])
+    about = {"benchmark": benchmark, "device": device_name(resolve_device(given.device))}
+    about |= {"height": given.height, "width": given.width, "batch": given.batch}
+    for model, config in architectures(space, base_trial(given)):
+        yield about | model, config
+
+
 def main() -> None:
     """Measure each architecture and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -111,11 +120,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    space = Space.from_dict(given.space, shipped_spaces()[given.space])
-    about = {"benchmark": "training_step", "device": device_name(resolve_device(given.device))}
-    about |= {"height": given.height, "width": given.width, "batch": given.batch}
-    for model, config in architectures(space, base_trial(given)):
-        print(json.dumps(about | model | compare(config, given.turns)), flush=True)
+    for about, config in wanted("training_step", given):
+        print(json.dumps(about | compare(config, given.turns)), flush=True)
 
 
 if __name__ == "__main__":

@@ -22,18 +22,16 @@ from threading import Barrier
 from typing import Any
 
 import torch
-from training_step import add_options, architectures, base_trial
+from training_step import add_options, wanted
 
 from cluster.nodes import Node
 from search import columns
 from search.cluster_config import AUTO, ResourcesConfig
 from search.resources import Sharing, count_slots, share_of
-from spaces import Space, shipped_spaces
 from trainers.config import TrialConfig
 from trainers.datasets import open_dataset
 from trainers.loop import resolve_device, resolve_precision, train
 from trainers.memory import device_memory_mb, training_memory_mb
-from trainers.profiling import device_name
 
 READY_S = 600.0
 """Longest wait for the first epochs of all trials."""
@@ -102,14 +100,11 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--epochs", type=int, default=4, help="the first is not measured")
     given = parser.parse_args()
-    device = resolve_device(given.device)
-    about = {"benchmark": "trials_per_gpu", "device": device_name(device)}
-    about |= {"height": given.height, "width": given.width, "batch": given.batch}
-    space = Space.from_dict(given.space, shipped_spaces()[given.space])
-    for model, config in architectures(space, base_trial(given)):
+    on_gpu = resolve_device(given.device).type == "cuda"
+    for about, config in wanted("trials_per_gpu", given):
         trial = config.replace({"training.epochs": given.epochs})
-        for line in lines(trial, given.at_once, on_gpu=device.type == "cuda"):
-            print(json.dumps(about | model | line), flush=True)
+        for line in lines(trial, given.at_once, on_gpu=on_gpu):
+            print(json.dumps(about | line), flush=True)
 
 
 if __name__ == "__main__":
