@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +75,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def train(config: TrialConfig, data: SegmentationData, folder: Path, group: Group = ALONE) -> Iterator[EpochResult]:
-    """Train one trial and yield after every epoch, once its checkpoint is durable.
+    """Train one trial and yield every epoch, once its checkpoint is durable.
+
+    The checkpoint is written beside the next epoch, so a trial is some steps into that when it yields. What the caller
+    does meanwhile changes no number and counts in no time. Several workers take no step before all know of the epoch.
 
     If ``folder`` holds a checkpoint of the same trial, its epochs are yielded again from the record and training
     goes on behind them with the numbers an uninterrupted run would have had.
@@ -103,16 +109,70 @@ def _train(
         trial.load_state(saved["state"])
         history = [EpochResult(**values) for values in saved["history"]]
         yield from history
-    for epoch in range(len(history) + 1, config.training.epochs + 1):
-        spent_s = history[-1].train_time_s if history else 0.0
-        result = trial.run_epoch(epoch, spent_s)
-        if first and result.miou > max((earlier.miou for earlier in history), default=-math.inf):
-            checkpoints.save_best(trial.export() | {"metrics": dataclasses.asdict(result)})
-        history.append(result)
-        if first:
-            rows = [dataclasses.asdict(item) for item in history]
-            checkpoints.save_last({"config": config.to_dict(), "state": trial.state(), "history": rows})
-        yield result
+    classes = [{"name": item.name, "color": list(item.color)} for item in data.classes]
+    about = {"config": config.to_dict(), "classes": classes}
+    with ThreadPoolExecutor(1, thread_name_prefix="checkpoints") as writer:
+        writing: Future[EpochResult] | None = None
+        for epoch in range(len(history) + 1, config.training.epochs + 1):
+            spent_s = history[-1].train_time_s if history else 0.0
+            history.append((yield from _beside(writing, trial.run_epoch(epoch, spent_s), trial.device)))
+            writing = writer.submit(_keep, checkpoints, about, [*history], trial.copied_state() if first else None)
+            if group.size > 1:
+                yield writing.result()
+                writing = None
+        if writing is not None:
+            yield writing.result()
+
+
+def _beside(
+    writing: Future[EpochResult] | None, steps: Iterator[EpochResult | None], device: torch.device
+) -> Generator[EpochResult, None, EpochResult]:
+    """Take the steps of an epoch, yield the epoch before it as soon as that is written, and return the new one."""
+    result = None
+    while result is None:
+        try:
+            result = next(steps)
+        except Exception:
+            if writing is not None:  # It is the new epoch that fails.
+                yield writing.result()
+            raise
+        if writing is not None and (result is not None or writing.done()):
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                yield writing.result()
+            writing = None
+    return result
+
+
+def _keep(
+    checkpoints: Checkpoints, about: Mapping[str, Any], history: Sequence[EpochResult], state: dict[str, Any] | None
+) -> EpochResult:
+    """Return the last epoch of ``history`` once its checkpoints are written, which rank 0 has a ``state`` for."""
+    *before, result = history
+    if state is not None:
+        if result.miou > max((earlier.miou for earlier in before), default=-math.inf):
+            checkpoints.save_best({**about, "model": state["model"], "metrics": dataclasses.asdict(result)})
+        rows = [dataclasses.asdict(item) for item in history]
+        checkpoints.save_last({"config": about["config"], "state": state, "history": rows})
+    return result
+
+
+class Stopwatch:
+    """Seconds since it was made, but for those in which it was stopped."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Until now."""
+        return time.perf_counter() - self._started
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Count no time inside."""
+        left = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - left
 
 
 class Trial:
@@ -137,14 +197,18 @@ class Trial:
         self.schedule = build_schedule(config.schedule, self.optimizer, training.epochs, steps)
         self.augmentation = build_augmentation(config.augmentation, config.data.crop)
 
-    def run_epoch(self, epoch: int, spent_s: float) -> EpochResult:
-        """Train and validate one epoch, numbered from 1; ``spent_s`` is the time of the epochs before."""
-        started = time.perf_counter()
-        train_loss, images, training = self._train_epoch(epoch)
-        train_s = time.perf_counter() - started
+    def run_epoch(self, epoch: int, spent_s: float) -> Iterator[EpochResult | None]:
+        """Train and validate one epoch, numbered from 1; ``spent_s`` is the time of the epochs before.
+
+        Yields:
+            None after each step of training, and then the result. What passes until the next is wanted does not count.
+        """
+        watch = Stopwatch()
+        train_loss, images, training = yield from self._train_epoch(epoch, watch)
+        train_s = watch.seconds
         val_loss, metrics = evaluate(self, self.data.val)
-        epoch_s = time.perf_counter() - started
-        return EpochResult(
+        epoch_s = watch.seconds
+        yield EpochResult(
             epoch=epoch,
             miou=metrics.miou,
             miou_foreground=metrics.miou_foreground,
@@ -162,7 +226,9 @@ class Trial:
             iou=[float(value) for value in metrics.iou],
         )
 
-    def _train_epoch(self, epoch: int) -> tuple[float, int, SegmentationMetrics]:
+    def _train_epoch(
+        self, epoch: int, watch: Stopwatch
+    ) -> Generator[None, None, tuple[float, int, SegmentationMetrics]]:
         """Mean loss, number of images, and metrics of one pass over the training images."""
         training = self.config.training
         # Dropout draws from the global generator: seeding it per epoch makes a resumed epoch the same epoch.
@@ -189,6 +255,8 @@ class Trial:
             self.optimizer.step()
             self.schedule.step()
             confusion.update(logits.detach().argmax(1), truth)
+            with watch.stopped():
+                yield
         _require_finite(total, epoch)
         self.group.average_statistics(self.model)
         return total.item() / images, images, confusion.compute(self.group)
@@ -197,21 +265,27 @@ class Trial:
         """Logits (n, classes, h, w) in float32 of uint8 images (n, 3, h, w)."""
         return compute_logits(self.model, pixels, self.device, self.precision)
 
-    def state(self) -> dict[str, Any]:
-        """What :meth:`load_state` needs to go on at the next epoch."""
+    def copied_state(self) -> dict[str, Any]:
+        """What :meth:`load_state` needs to go on at the next epoch, on the CPU; training on does not change it."""
         parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
-        return {name: part.state_dict() for name, part in parts.items()}
+        return {name: _copied(part.state_dict()) for name, part in parts.items()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state`."""
+        """Go on from :meth:`copied_state`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
 
-    def export(self) -> dict[str, Any]:
-        """Weights with what is needed to use them elsewhere."""
-        classes = [{"name": item.name, "color": list(item.color)} for item in self.data.classes]
-        return {"model": self.model.state_dict(), "config": self.config.to_dict(), "classes": classes}
+
+def _copied(state: Any) -> Any:
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    copied = copy.copy(state)
+    if isinstance(copied, dict):
+        copied.update({key: _copied(value) for key, value in copied.items()})
+    elif isinstance(copied, list):
+        copied[:] = map(_copied, copied)
+    return copied
 
 
 def _require_finite(loss: torch.Tensor, epoch: int) -> None:

@@ -2,8 +2,8 @@
 
 Prints one JSON line for each architecture of the space: shares of the wall-clock time of the second epoch by part, from
 Python's own profiler in the thread that trains. ``forward``, ``backward`` and ``optimizer`` are what a bare loop has as
-well, ``validation`` has forward passes too; the others are what a trial adds. On a GPU, where the thread runs ahead of
-the device, waiting for the device is booked where the thread waits.
+well, ``validation`` has forward passes too; the others are what a trial adds. ``checkpoints`` is the copy that another
+thread writes. On a GPU, where the thread runs ahead of the device, waiting for it is booked where the thread waits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PARTS = {
 schedule wraps the optimizer's step."""
 AROUND = {
     "validation": ("trainers/loop.py", ("evaluate",)),
-    "checkpoints": ("trainers/checkpoint.py", ("save_best", "save_last")),
+    "checkpoints": ("trainers/loop.py", ("copied_state",)),
 }
 """The same outside of it."""
 EPOCH = "_train_epoch"

@@ -1,6 +1,7 @@
 """Loaded into the worker processes of a test's cluster: notes epochs that begin, and those whose checkpoint is kept.
 
-A line of the file is ``<run>/<trial> <epoch> begun|kept <process>``. An epoch takes ``EPOCH_S`` longer than it would,
+A line of the file is ``<run>/<trial> <epoch> begun|kept <process>``. An epoch has begun once it was asked for: steps
+that a trial takes before that, until the epoch before is kept, do not count. It takes ``EPOCH_S`` longer than it would,
 so that it can be caught in the middle. Nothing is imported before the process trains: most workers never do.
 """
 
@@ -10,13 +11,14 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-_now: dict[str, str] = {}
+_now: dict[str, Any] = {}
+"""Of the trial that this process trains: its name, the last epoch that was reported, and one that runs ahead of it."""
 
 
 def _mark(epoch: int, what: str) -> None:
@@ -33,14 +35,28 @@ def _watch(trainable: ModuleType) -> None:
     step, run_epoch, save_last = trainable.TrialActor.step, Trial.run_epoch, Checkpoints.save_last
 
     def step_of_a_trial(self: Any) -> dict[str, Any]:
-        _now["trial"] = trainable.trial_name(self.config)
+        trial = trainable.trial_name(self.config)
+        if _now.get("trial") != trial:
+            _now.update(trial=trial, reported=0, ahead=None)
+        if _now["ahead"] is not None:
+            _mark(_now["ahead"], "begun")
+            _now["ahead"] = None
         result: dict[str, Any] = step(self)
+        _now["reported"] = result["epoch"]
+        if not result["epoch"]:
+            _now["ahead"] = None  # It failed, or waits for its disk, and what ran ahead is forgotten.
         return result
 
-    def run_epoch_slowly(self: Trial, epoch: int, *rest: Any) -> EpochResult:
-        _mark(epoch, "begun")
-        time.sleep(float(os.environ["EPOCH_S"]))
-        return run_epoch(self, epoch, *rest)
+    def run_epoch_slowly(self: Trial, epoch: int, *rest: Any) -> Iterator[EpochResult | None]:
+        if _now.get("reported") == epoch - 1:
+            _mark(epoch, "begun")
+        elif _now:
+            _now["ahead"] = epoch
+        end = time.monotonic() + float(os.environ["EPOCH_S"])
+        while (left_s := end - time.monotonic()) > 0:
+            time.sleep(min(left_s, 0.02))
+            yield None
+        yield from run_epoch(self, epoch, *rest)
 
     def save_last_and_say(self: Checkpoints, content: Mapping[str, Any]) -> None:
         save_last(self, content)

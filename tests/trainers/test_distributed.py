@@ -94,7 +94,7 @@ def part_with_broken_weights(config: TrialConfig, meeting: Meeting, rank: int, s
         if rank == 1:
             with torch.no_grad():
                 next(trial.model.parameters()).fill_(torch.nan)
-        trial.run_epoch(1, 0.0)
+        list(trial.run_epoch(1, 0.0))
     finally:
         group.close()
 
@@ -105,9 +105,9 @@ def part_that_ends(config: TrialConfig, how: str, meeting: Meeting, rank: int, s
     try:
         trial = Trial(config, open_dataset(config.data), group)
         with group.watched():
-            trial.run_epoch(1, 0.0)
+            list(trial.run_epoch(1, 0.0))
             if rank == 0:
-                trial.run_epoch(2, 0.0)
+                list(trial.run_epoch(2, 0.0))
             elif how == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
             else:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from trainers.checkpoint import CheckpointError, Checkpoints, load_checkpoint
+from trainers import loop
+from trainers.checkpoint import CheckpointError, Checkpoints, UnwritableError, load_checkpoint
 from trainers.config import TrialConfig
 from trainers.datasets import SegmentationData, open_dataset
 from trainers.loop import EpochResult, TrainingError, Trial, evaluate, resolve_device, train, untrained_metrics
@@ -126,7 +131,7 @@ def test_a_loss_that_is_no_number_ends_the_trial_before_the_weights_take_it(
         next(trial.model.parameters()).fill_(float("nan"))
     before = [parameter.clone() for parameter in trial.model.parameters()]
     with pytest.raises(TrainingError, match="nan in epoch 7"):
-        trial.run_epoch(7, 0.0)
+        next(trial.run_epoch(7, 0.0))
     after = trial.model.parameters()
     assert all(torch.equal(a, b) for a, b in zip(before[1:], list(after)[1:], strict=True))
 
@@ -141,6 +146,77 @@ def test_the_best_checkpoint_reproduces_the_best_epoch(data: SegmentationData, t
     trial.model.load_state_dict(kept["model"])
     val_loss, metrics = evaluate(trial, data.val)
     assert (metrics.miou, val_loss) == (best.miou, best.val_loss)
+
+
+def test_a_checkpoint_is_written_while_the_next_epoch_trains(
+    data: SegmentationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stepped = threading.Event()
+
+    def second_epoch(trial: Trial, epoch: int, spent_s: float) -> Iterator[EpochResult | None]:
+        for outcome in run_epoch(trial, epoch, spent_s):
+            if epoch == 2:
+                stepped.set()
+            yield outcome
+
+    def save_slowly(self: Checkpoints, content: Mapping[str, Any]) -> None:
+        assert len(content["history"]) > 1 or stepped.wait(60), "no step of the second epoch in a minute"
+        save_last(self, content)
+
+    run_epoch, save_last = Trial.run_epoch, Checkpoints.save_last
+    whole = list(train(TINY, data, tmp_path / "whole"))
+    monkeypatch.setattr(Trial, "run_epoch", second_epoch)
+    monkeypatch.setattr(Checkpoints, "save_last", save_slowly)
+    epochs = train(TINY, data, tmp_path / "beside")
+    seen = []
+    for result in epochs:
+        kept = load_checkpoint(Checkpoints(tmp_path / "beside").last)
+        assert len(kept["history"]) == result.epoch, "an epoch is yielded once it is kept, and before the next is"
+        seen.append(result)
+    assert numbers(seen) == numbers(whole)
+
+
+def test_what_is_done_between_epochs_changes_nothing_and_counts_in_no_time(
+    data: SegmentationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TINY.replace(MOBILENET)  # with dropout, which draws from torch's own generator
+    whole = list(train(config, data, tmp_path / "whole"))
+    ticks = itertools.count()
+    away_s, seen = 0, []
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: away_s + next(ticks)))
+    for result in train(config, data, tmp_path / "watched"):
+        torch.manual_seed(99)
+        away_s += 1_000_000
+        seen.append(result)
+    assert numbers(seen) == numbers(whole)
+    assert all(0 < result.epoch_time_s < 1_000 for result in seen)
+
+
+def test_an_epoch_that_fails_does_not_take_the_one_before_with_it(
+    data: SegmentationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks_in_the_third(trial: Trial, epoch: int, spent_s: float) -> Iterator[EpochResult | None]:
+        if epoch == 3:
+            raise TrainingError("broken")
+        yield from run_epoch(trial, epoch, spent_s)
+
+    run_epoch = Trial.run_epoch
+    monkeypatch.setattr(Trial, "run_epoch", breaks_in_the_third)
+    epochs = train(TINY, data, tmp_path)
+    assert [next(epochs).epoch, next(epochs).epoch] == [1, 2]
+    with pytest.raises(TrainingError, match="broken"):
+        next(epochs)
+    monkeypatch.undo()
+    assert [result.epoch for result in train(TINY, data, tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_epochs(data: SegmentationData, tmp_path: Path) -> None:
+    epochs = train(TINY, data, tmp_path / "there")
+    next(epochs)
+    shutil.rmtree(tmp_path / "there")
+    (tmp_path / "there").touch()
+    with pytest.raises(UnwritableError, match="there"):
+        list(epochs)
 
 
 def test_training_beats_the_untrained_model(data: SegmentationData, tmp_path: Path) -> None:
