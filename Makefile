@@ -24,7 +24,7 @@ lint: $(READY)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## the performance table; half an hour of an idle machine
+bench: $(READY)  ## the performance table; three quarters of an hour of an idle machine
 	$(BIN)/python tests/benchmarks/bench.py
 
 bench-search: $(READY)  ## how well searches find the front, what they cost at scale, as JSON lines: takes hours
