@@ -157,10 +157,12 @@ def main() -> None:
         if benchmark.needs_gpu and not has_gpu:
             print("\n".join(f"| {row.what} | | | no GPU here | `{command}` |" for row in benchmark.rows), flush=True)
             continue
-        lines = list(run(benchmark.command))
-        if given.lines:
-            with given.lines.open("a") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
+        lines = []
+        for line in run(benchmark.command):
+            lines.append(line)
+            if given.lines:
+                with given.lines.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
         print("\n".join(row.shown(lines, command) for row in benchmark.rows), flush=True)
 
 

@@ -38,6 +38,8 @@ from trainers.datasets.scenes import list_scenes
 from trainers.profiling import cpu_model
 
 BATCH = 8
+DRAWN = 960
+"""Widest picture that is drawn; wider ones are enlarged from it, since drawing takes longer than all that follows."""
 
 
 def write_files(root: Path, height: int, width: int, images: int, validation: int = 1) -> None:
@@ -50,9 +52,12 @@ def write_files(root: Path, height: int, width: int, images: int, validation: in
         for kind in ("images", "masks"):
             (root / kind / split).mkdir(parents=True)
         for number, sample in enumerate(samples):
-            image, mask, _ = sample.load(height, width)
-            cv2.imwrite(str(root / "images" / split / f"{number}.png"), image[..., ::-1])
-            cv2.imwrite(str(root / "masks" / split / f"{number}.png"), mask)
+            scale = max(1.0, width / DRAWN)
+            image, mask, _ = sample.load(round(height / scale), round(width / scale))
+            colours = cv2.resize(image, (width, height))[..., ::-1]
+            labels = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+            cv2.imwrite(str(root / "images" / split / f"{number}.png"), colours)
+            cv2.imwrite(str(root / "masks" / split / f"{number}.png"), labels)
 
 
 @dataclass
