@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.connect import alive_nodes
 from cluster.nodes import ClusterError
+from cluster.tasks import result_of
 from search import columns
 from search.capacity import REFRESH_S, Patience
 from search.config import ConstraintsConfig, LatencyConfig
@@ -194,11 +195,9 @@ class ArchitectureTable:
                 _await_limited(reference, needs if claim else None, timeout_s)
             elif self._patience is not None:
                 self._patience.await_node(reference, needs)
-            found: _Found = ray.get(reference)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, TrialError) else error from None
+            found: _Found = result_of(reference, TrialError)
         except BaseException:
-            ray.cancel(reference, force=True)  # It may still wait for its node, or hold it.
+            ray.cancel(reference, force=True)  # Where it has not ended, it may wait for its node, or hold it.
             raise
         return found
 

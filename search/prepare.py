@@ -9,9 +9,11 @@ from typing import Any
 import pyarrow as pa
 import ray
 import torch
+from ray.exceptions import RayError, RayTaskError
 from rich.table import Table
 
-from cluster.nodes import Node
+from cluster.nodes import ClusterError, Node
+from cluster.tasks import result_of
 from search import columns
 from search.architectures import (
     ArchitectureTable,
@@ -34,7 +36,7 @@ from search.schedulers import build_stopping
 from search.warm_start import Here, WarmStart, choose_trials
 from search.workers import check_together
 from spaces import Parameter, Space
-from trainers.config import TrialConfig
+from trainers.config import ModelConfig, TrialConfig
 from trainers.datasets import SegmentationData, open_dataset
 from trainers.datasets.samples import count_classes
 from trainers.evaluation import constant_prediction_metrics
@@ -84,14 +86,34 @@ def plan_search(
 
     Raises:
         SpaceError, ConfigError: what is wrong and what would be right.
+        ClusterError: the process that checked the models died.
     """
     growing = config.cluster.address is not None
     share = share_of(nodes, config.resources, base.training.device, growing=growing)
     check_together(space, base, share)
     plan = Plan(config, space, base, data, share, nodes)
-    for trial in plan.architectures or [base]:
-        check_model(trial.model)
+    models = [trial.model for trial in plan.architectures or [base]]
+    if config.dry_run:
+        _check_models(models)  # Here, where their parameters are counted next.
+    else:
+        _check_models_on_cluster(models)
     return plan
+
+
+def _check_models_on_cluster(models: Sequence[ModelConfig]) -> None:
+    """Check them where trials run, in a process that the next tasks use: it has imported their libraries then."""
+    task = ray.remote(_check_models).options(num_cpus=0)  # A cluster that is busy, or has no core yet, can do that.
+    try:
+        result_of(task.remote(models), ConfigError)
+    except RayTaskError:
+        raise
+    except RayError as error:
+        raise ClusterError(f"The process that checked the models died: {str(error).splitlines()[-1]}") from error
+
+
+def _check_models(models: Sequence[ModelConfig]) -> None:
+    for model in models:
+        check_model(model)
 
 
 def plan_warm_start(plan: Plan, earlier: Sequence[Record]) -> WarmStart:

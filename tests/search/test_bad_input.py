@@ -128,6 +128,16 @@ def test_a_mistake_in_the_users_space(text: str, message: str, place: Path, sear
     assert told.code in {1, 2}
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_model_that_cannot_be_built_is_refused_before_anything_is_measured(
+    dry_run: bool, place: Path, search: Callable[..., Told]
+) -> None:
+    models = "parameters:\n  model.architecture: {values: [unet, deeplab]}\nfixed: {model.weights: nowhere.pt}\n"
+    told = search(write_space(place, models), "space=mine", f"dry_run={str(dry_run).lower()}", *TINY)
+    expected = "model.weights must be none, imagenet or a file; there is no file 'nowhere.pt'.\n"
+    assert (told.code, told.out, told.err) == (2, "", expected)
+
+
 def test_a_users_space_is_an_option_like_any_other(place: Path, search: Callable[..., Told]) -> None:
     told = search(write_space(place, GOOD), "space=mine", "dry_run=true", "num_trials=7", *TINY)
     assert (told.code, told.err) == (0, "")

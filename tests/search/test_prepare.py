@@ -1,18 +1,23 @@
-"""What a dry run says of the architectures, before anything is measured."""
+"""What a dry run says of the architectures, and what checks them, before anything is measured."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.table import Table
 
+from cluster.connect import connect
+from cluster.nodes import ClusterError
+from search import prepare
 from search.config import SearchConfig, space_of
 from search.prepare import Plan, describe
 from search.resources import Share
 from spaces import shipped_spaces
+from trainers.config import ModelConfig
 from trainers.datasets import open_dataset
 
 SIZES: dict[str, Any] = {"values": [8, 16], "when": {"model.architecture": "unet"}}
@@ -53,3 +58,15 @@ def test_too_many_to_list_are_a_sentence(tmp_path: Path) -> None:
     assert describe(plan_of(shipped_spaces()["full"], tmp_path)) == (
         "The space has more than 64 architectures, each measured when it is first drawn."
     )
+
+
+class Deadly:
+    """Ends the process that it is sent to."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
+def test_a_process_that_dies_while_it_checks_the_models_is_told_as_such() -> None:
+    with connect(None), pytest.raises(ClusterError, match="The process that checked the models died: "):
+        prepare._check_models_on_cluster([cast("ModelConfig", Deadly())])
