@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import moocore
 import numpy as np
+from numpy.typing import NDArray
 
 from search import columns
 from search.objectives import DIRECTIONS
@@ -33,48 +34,45 @@ class ParetoAsha(SuccessiveHalving):
 
     def judge(self, rung: Mapping[str, Objectives], trial_id: str, epoch: int) -> str | None:
         """See :class:`SuccessiveHalving`."""
-        if is_extreme(rung, trial_id):
+        points = np.array([[objectives[name] for name in columns.OBJECTIVES] for objectives in rung.values()])
+        own = list(rung).index(trial_id)
+        if is_extreme(points, own):
             return None
-        peers = self._neighbours(rung, trial_id)
-        ranked = sorted(zip(_ranks(peers), peers.items(), strict=True), key=_order)
+        peers = points[self._neighbours(points, own)]  # itself first
+        miou, latency_ms, _ = peers.T
+        ranked = np.lexsort((-miou, _ranks(peers)))
         kept = max(1, len(peers) // self.eta)
-        best = [name for _, (name, _) in ranked[:kept]]
-        if trial_id in best:
+        place = int(np.flatnonzero(ranked == 0)[0]) + 1
+        if place <= kept:
             return None
-        place = [name for _, (name, _) in ranked].index(trial_id) + 1
-        latencies = [objectives[columns.LATENCY_MS] for objectives in peers.values()]
         return (
-            f"mIoU {rung[trial_id][columns.MIOU]:.3f} at epoch {epoch} is number {place} of the {len(peers)} trials of "
-            f"{min(latencies):.3g} to {max(latencies):.3g} ms; the best {kept} go on"
+            f"mIoU {miou[0]:.3f} at epoch {epoch} is number {place} of the {len(peers)} trials of "
+            f"{latency_ms.min():.3g} to {latency_ms.max():.3g} ms; the best {kept} go on"
         )
 
-    def _neighbours(self, rung: Mapping[str, Objectives], trial_id: str) -> dict[str, Objectives]:
-        own = math.log(rung[trial_id][columns.LATENCY_MS])
-        number = max(2 * self.eta, math.ceil(NEIGHBOURS * len(rung)))
-        near = sorted(rung, key=lambda name: (abs(math.log(rung[name][columns.LATENCY_MS]) - own), name != trial_id))
-        return {name: rung[name] for name in near[:number]}
+    def _neighbours(self, points: NDArray[np.float64], own: int) -> NDArray[np.intp]:
+        """Indices of the nearest in latency, the trial itself first, equals in the order of their reports."""
+        number = max(2 * self.eta, math.ceil(NEIGHBOURS * len(points)))
+        log_latency = np.log(points[:, 1])
+        distance = np.abs(log_latency - log_latency[own])
+        distance[own] = -1.0
+        return np.argsort(distance, kind="stable")[:number]
 
 
-def is_extreme(rung: Mapping[str, Objectives], trial_id: str) -> bool:
-    """Whether the trial is an end of the rung's front: none has a higher mIoU, of all or of the cheapest."""
-    own = rung[trial_id]
-    groups = [list(rung.values())]
-    for cost in (columns.LATENCY_MS, columns.SIZE_MB):
-        least = min(objectives[cost] for objectives in rung.values())
-        groups.append([objectives for objectives in rung.values() if objectives[cost] == least])
-    return any(
-        own in group and own[columns.MIOU] >= max(objectives[columns.MIOU] for objectives in group) for group in groups
-    )
+def is_extreme(points: NDArray[np.float64], own: int) -> bool:
+    """Whether a trial is an end of its rung's front: none has a higher mIoU, of all or of the cheapest.
+
+    Args:
+        points: ``(n, 3)``, the columns of ``OBJECTIVES`` in their order, for each trial of the rung.
+        own: index of the trial.
+    """
+    miou, *costs = points.T
+    groups = [np.ones(len(points), dtype=bool), *(cost == cost.min() for cost in costs)]
+    return any(group[own] and miou[own] >= miou[group].max() for group in groups)
 
 
-def _ranks(peers: Mapping[str, Objectives]) -> list[int]:
+def _ranks(points: NDArray[np.float64]) -> NDArray[np.intp]:
     """Number of the front that each belongs to, from 0."""
-    points = np.array([[objectives[name] for name in columns.OBJECTIVES] for objectives in peers.values()])
-    points[np.isneginf(points)] = -1.0  # No mIoU is below 0, and an infinity is no point.
-    ranks: list[int] = moocore.pareto_rank(points, maximise=_MAXIMISE).tolist()
+    finite = np.where(np.isneginf(points), -1.0, points)  # No mIoU is below 0, and an infinity is no point.
+    ranks: NDArray[np.intp] = moocore.pareto_rank(finite, maximise=_MAXIMISE)
     return ranks
-
-
-def _order(entry: tuple[int, tuple[str, Objectives]]) -> tuple[int, float]:
-    rank, (_, objectives) = entry
-    return rank, -objectives[columns.MIOU]
